@@ -1,0 +1,127 @@
+"""What is wrong with the templates of one definition: they do not parse, or name what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+
+from llmops.definitions.chain import Chain, Step, dependencies, find_cycle, templates_in
+from llmops.definitions.documents import Document, Location
+from llmops.definitions.experiment import Experiment
+from llmops.definitions.prompt import ExamplesBlock, Prompt
+from llmops.definitions.templates import Template, TemplateError, parse_template
+from llmops.errors import Finding, nearest
+
+JUDGED = frozenset({"output", "expected", "inputs", "metadata", "steps"})
+"""What the expressions of an evaluator see."""
+
+STEP_GIVES = ("output",)
+"""What a step gives to those after it."""
+
+
+def prompt_findings(prompt: Prompt, document: Document) -> list[Finding]:
+    """Return what is wrong with a prompt's templates, with the line of the file."""
+    found: list[Finding] = []
+    for index, message in enumerate(prompt.messages):
+        place = ("messages", index)
+        if isinstance(message, ExamplesBlock):
+            # An example's own inputs belong to the dataset it comes from: `check` holds them against that.
+            found += template_findings(document, (*place, "user"), message.user, None)
+            found += template_findings(document, (*place, "assistant"), message.assistant, None)
+        else:
+            found += template_findings(document, (*place, "content"), message.content, prompt.inputs.keys())
+    return found
+
+
+def chain_findings(chain: Chain, document: Document) -> list[Finding]:
+    """Return what is wrong with a chain's names, templates and graph, with the line of the file."""
+    found = list(_same_names(chain, document))
+    ids = {step.id for step in chain.steps}
+    for index, step in enumerate(chain.steps):
+        found += _step_findings(chain, index, step, ids, document)
+    for location, source in templates_in(chain.outputs):
+        place = ("outputs", *location)
+        found += template_findings(document, place, source, {*chain.inputs, *ids}, steps=ids)
+    if not found and (cycle := find_cycle(dependencies(chain))):
+        at = next(index for index, step in enumerate(chain.steps) if step.id == cycle[0])
+        found.append(document.finding(("steps", at), f"steps wait for one another: {' -> '.join(cycle)}"))
+    return found
+
+
+def _same_names(chain: Chain, document: Document) -> Iterator[Finding]:
+    seen = dict.fromkeys(chain.inputs, "an input")
+    for index, step in enumerate(chain.steps):
+        if step.id in seen:
+            message = f"{seen[step.id]} is called {step.id!r} already"
+            yield document.finding(
+                ("steps", index, "id"), message, "inputs and steps all have different names"
+            )
+        seen[step.id] = "a step"
+
+
+def _step_findings(
+    chain: Chain, index: int, step: Step, ids: set[str], document: Document
+) -> Iterator[Finding]:
+    others = ids - {step.id}
+    for location, source in templates_in(step.arguments):
+        place = ("steps", index, "with", *location)
+        template = _parsed(source)
+        if template is not None and step.id in template.variables and step.id not in chain.inputs:
+            yield document.finding(place, f"step {step.id!r} refers to itself")
+        else:
+            yield from template_findings(document, place, source, {*chain.inputs, *others}, steps=others)
+
+
+def experiment_findings(experiment: Experiment, document: Document) -> list[Finding]:
+    """Return what is wrong with an experiment's own expressions."""
+    found: list[Finding] = []
+    for index, use in enumerate(experiment.evaluators):
+        for key in ("output", "expected"):
+            source = getattr(use, key)
+            if source is not None:
+                place = ("evaluators", index, use.kind, key)
+                found += template_findings(document, place, source, JUDGED)
+    return found
+
+
+def template_findings(
+    document: Document,
+    location: Location,
+    source: str,
+    allowed: Set[str] | None,
+    *,
+    steps: Set[str] = frozenset(),
+) -> list[Finding]:
+    """Return the finding of a template that does not parse, or one for each name it uses that is not there.
+
+    allowed: the names there are; None for any. steps: those of them that are steps, which give an `output`.
+    """
+    try:
+        template = parse_template(source)
+    except TemplateError as error:
+        return [_in_template(document, location, source, error)]
+    unknown = template.variables - allowed if allowed is not None else frozenset()
+    known = f"names here: {', '.join(sorted(allowed or ())) or 'none'}"
+    found = [
+        document.finding(location, f"{name!r} is not defined here", nearest(name, allowed or ()) or known)
+        for name in sorted(unknown)
+    ]
+    for name, *keys in sorted(template.paths):
+        if name in steps and keys and keys[0] not in STEP_GIVES:
+            hint = nearest(keys[0], STEP_GIVES) or f"write {name}.output"
+            found.append(document.finding(location, f"step {name!r} gives no {keys[0]!r}", hint))
+    return found
+
+
+def _in_template(document: Document, location: Location, source: str, error: TemplateError) -> Finding:
+    finding = document.finding(location, str(error))
+    is_block = "\n" in source.rstrip("\n")
+    if finding.line is None or error.line is None or not is_block:
+        return finding
+    return Finding(finding.path, finding.line + error.line, None, finding.message, finding.hint)
+
+
+def _parsed(source: str) -> Template | None:
+    try:
+        return parse_template(source)
+    except TemplateError:
+        return None

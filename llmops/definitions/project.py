@@ -1,0 +1,126 @@
+"""`llmops.yaml`: models, tracking and store. The only file with endpoints; secrets only by variable name."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, Strict, model_validator
+
+from llmops.definitions.base import Bool, Definition, Float, Int, Name, identity_of, without_none
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PASSWORD = re.compile(r"://[^/?#]*:[^/?#]+@|[?&](?:password|passwd|pwd|token|key)=", re.IGNORECASE)
+
+
+def _check_variable(name: str) -> str:
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError("this names an environment variable; the value itself never stands in a file")
+    return name
+
+
+def _check_url(url: str) -> str:
+    if _PASSWORD.search(url):
+        raise ValueError(
+            "a password never stands in a file; a database takes it from PGPASSWORD or ~/.pgpass, MLflow from "
+            "MLFLOW_TRACKING_PASSWORD"
+        )
+    return url
+
+
+Variable = Annotated[str, AfterValidator(_check_variable)]
+Url = Annotated[str, AfterValidator(_check_url)]
+
+
+class Limits(Definition):
+    """What may be asked of one deployment. rpm, tpm: requests and tokens a minute; attempts: of one call."""
+
+    rpm: Int | None = Field(default=None, ge=1)
+    tpm: Int | None = Field(default=None, ge=1)
+    concurrency: Int = Field(default=16, ge=1, le=4096)
+    timeout_s: Float = Field(default=60.0, gt=0)
+    attempts: Int = Field(default=5, ge=1, le=20)
+
+
+class Price(Definition):
+    """US dollars for a million tokens."""
+
+    input_per_mtok: Float = Field(ge=0)
+    output_per_mtok: Float = Field(ge=0)
+
+
+class Card(Definition):
+    """What is known of a model beyond its address, for choosing one."""
+
+    license: str | None = None
+    open_weights: Bool | None = None
+    modalities: tuple[str, ...] = ()
+    context_tokens: Int | None = Field(default=None, ge=1)
+    hosting: str | None = None
+    params_b: Float | None = Field(default=None, gt=0)
+    active_params_b: Float | None = Field(default=None, gt=0)
+    regions: tuple[str, ...] = ()
+    retires: Annotated[dt.date, Strict()] | None = None
+
+
+class ModelDefinition(Definition):
+    """One deployment under a name of the project's own.
+
+    endpoint, endpoint_env: the base URL, or the variable that holds it. model: the provider's name for it.
+    stream: ask for the reply piece by piece, which measures the time to the first token.
+    """
+
+    provider: str
+    model: str | None = None
+    endpoint: str | None = None
+    endpoint_env: Variable | None = None
+    api_key_env: Variable | None = None
+    stream: Bool = False
+    on_unknown: Literal["retry", "reconcile", "fail"] = "retry"
+    limits: Limits = Field(default_factory=Limits)
+    price: Price | None = None
+    card: Card | None = None
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> ModelDefinition:
+        if self.endpoint and self.endpoint_env:
+            raise ValueError("give endpoint or endpoint_env, not both")
+        return self
+
+    def pricing(self) -> Price | None:
+        """Return the price, None when nobody said; `embedded` runs here and costs nothing."""
+        if self.price is None and self.provider == "embedded":
+            return Price(input_per_mtok=0.0, output_per_mtok=0.0)
+        return self.price
+
+    def identity(self, version: str) -> str:
+        """Return the hash of what can change a reply; limits, price, card and keys cannot.
+
+        version: of our code for this provider. The endpoint counts as written, so a variable's name and
+        not its value: the same deployment behind two addresses is one model.
+        """
+        fields = self.model_dump(mode="json", include={"provider", "model", "endpoint", "endpoint_env"})
+        return identity_of({**without_none(fields), "version": version})
+
+
+class Tracking(Definition):
+    """Where MLflow is; `MLFLOW_TRACKING_URI` wins over it."""
+
+    uri: Url = "sqlite:///mlflow.db"
+
+
+class Store(Definition):
+    """Where the journal is: any SQLAlchemy URL; a relative SQLite path starts at llmops.yaml."""
+
+    url: Url = "sqlite:///.llmops/store.db"
+
+
+class Project(Definition):
+    """What `llmops.yaml` says; a project without the file has the embedded model and local stores."""
+
+    models: dict[Name, ModelDefinition] = Field(
+        default_factory=lambda: {"default": ModelDefinition(provider="embedded")}
+    )
+    tracking: Tracking = Field(default_factory=Tracking)
+    store: Store = Field(default_factory=Store)

@@ -1,0 +1,65 @@
+"""Types of inputs and JSON Schemas, as definitions declare them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from llmops.definitions.json_schema import TYPES, check_schema, checker, problem_with
+from llmops.definitions.templates import TemplateError, parse_template
+from llmops.errors import nearest
+
+__all__ = ["RESERVED", "InputTypes", "Schema", "check_name", "checker", "problem_with", "schema_of"]
+
+RESERVED = frozenset({"steps", "output", "expected"})
+
+
+def _check_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    check_schema(schema)
+    return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(_check_schema)]
+
+
+def check_name(name: str) -> str:
+    """Return a name that templates can look up, as inputs and steps need one.
+
+    Raises ValueError for any other, and for those that mean something else in a template.
+    """
+    try:
+        if (
+            name.isidentifier()
+            and name not in RESERVED
+            and name in parse_template(f"{{{{ {name} }}}}").variables
+        ):
+            return name
+    except TemplateError:
+        pass  # a word of the template language, or one that begins with an underscore
+    raise ValueError(
+        f"{name!r} cannot be looked up in a template: names of inputs and steps are identifiers (with _ for -), "
+        f"none of {', '.join(sorted(RESERVED))}"
+    )
+
+
+def _check_inputs(inputs: dict[str, str | dict[str, Any]]) -> dict[str, str | dict[str, Any]]:
+    for name, kind in inputs.items():
+        check_name(name)
+        if isinstance(kind, dict):
+            check_schema(kind)
+        elif kind not in {*TYPES, "any"}:
+            hint = nearest(kind, TYPES) or f"types: {', '.join(TYPES)}, any"
+            raise ValueError(f"input {name!r}: no type is called {kind!r}; {hint}")
+    return inputs
+
+
+InputTypes = Annotated[dict[str, str | dict[str, Any]], AfterValidator(_check_inputs)]
+
+
+def schema_of(kind: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON Schema of an input's type: a name (`string`, `any`) or a schema."""
+    if isinstance(kind, str):
+        return {} if kind == "any" else {"type": kind}
+    return dict(kind)

@@ -1,0 +1,402 @@
+"""What a run leaves behind, in the order in which it comes to be.
+
+A request is answered by a reply, and the two are journalled as a call; the steps of a chain leave spans;
+a case gives an output; evaluators give it scores; all of that together is a run, and two variants of runs
+give a comparison. Records hold facts and survive a round trip through JSON and every store unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmops.definitions.dataset import Case
+
+SCHEMA_VERSION = 1
+CaseRecord = Case  # todo: remove
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, no unknown fields, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# --- a call -----------------------------------------------------------------------------------------------
+
+
+class Message(Record):
+    """One message of a conversation, as the model gets it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Request(Record):
+    """What goes to a model.
+
+    parameters: by llmops' own names (`temperature`, `max_tokens`, ...); the provider translates them.
+    response_format: a JSON Schema. An object schema is asked of the model as structured output; of any
+        other the model may use what it can (`embedded` reads `enum`), and the reply is checked on arrival.
+    """
+
+    messages: tuple[Message, ...]
+    parameters: Mapping[str, Any] = Field(default_factory=dict)
+    response_format: Mapping[str, Any] | None = None
+
+
+class Usage(Record):
+    """Tokens of a call; `estimated` when the provider did not say and we counted for ourselves."""
+
+    input_tokens: int = Field(ge=0)
+    output_tokens: int = Field(ge=0)
+    estimated: bool = False
+
+
+class Status(StrEnum):
+    """How a call or a case ended."""
+
+    OK = "ok"
+    FILTERED = "filtered"  # a content filter stopped the request or the reply
+    REFUSED = "refused"  # the model itself declined
+    TRUNCATED = "truncated"  # the reply hit max_tokens or broke off
+    CRASHED = "crashed"  # the chain itself failed: its template, function or inputs; again would not help
+    ERROR = "error"  # the world failed; running again tries again
+    UNKNOWN = "unknown"  # sent, and nobody knows what became of it
+    SKIPPED = "skipped"
+
+
+class Reply(Record):
+    """What a model gave back.
+
+    model: the identifier the service returned, which may be more exact than the one asked for.
+    latency_s: from sending to the last byte. ttft_s: to the first text, only when streamed.
+    tpot_s: seconds per output token after the first, only when streamed.
+    raw: the body as it came, bytes kept as they are.
+    """
+
+    text: str
+    status: Status = Status.OK
+    finish_reason: str | None = None
+    model: str = ""
+    system_fingerprint: str | None = None
+    request_id: str | None = None
+    usage: Usage | None = None
+    latency_s: float = Field(default=0.0, ge=0)
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    raw: bytes = b""
+
+
+class CallState(StrEnum):
+    """Where a call stands in the journal."""
+
+    PLANNED = "planned"
+    SENT = "sent"  # on its way: after a crash its outcome is unknown
+    ANSWERED = "answered"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Call(Record):
+    """One paid request and what came of it. `id` is the hash of all that determines the reply.
+
+    attempts: requests actually sent for it, over all runs. cost_usd: None when the price or usage is unknown.
+    """
+
+    id: str
+    model: str
+    model_identity: str
+    request: Request
+    state: CallState
+    attempts: int = 0
+    reply: Reply | None = None
+    cost_usd: float | None = None
+    error: ErrorInfo | None = None
+    created_at: datetime
+    answered_at: datetime | None = None
+
+
+class ErrorInfo(Record):
+    """What went wrong: a class from a closed list and a sentence for people."""
+
+    kind: str
+    message: str
+    step: str | None = None
+
+
+# --- a case -----------------------------------------------------------------------------------------------
+
+
+class Span(Record):
+    """One step of one case: what went in, what came out, what it took.
+
+    index, parent: position in the case's list of spans, parents first; parent is None at the top.
+    start_s: seconds after the case's start.
+    """
+
+    index: int
+    parent: int | None
+    name: str
+    kind: Literal["prompt", "chain", "python"]
+    inputs: Any
+    output: Any = None
+    status: Status = Status.OK
+    call_id: str | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    start_s: float = 0.0
+    duration_s: float = 0.0
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    error: ErrorInfo | None = None
+
+
+class Output(Record):
+    """What one variant gave for one case, or the error it met.
+
+    valid: False when the value lies outside the declared response format; None when none is declared.
+    latency_s: the recorded time of the case's calls and steps, not the time a re-run took.
+    cost_usd: None when any call's cost is unknown. usage_estimated: some tokens were counted by us.
+    """
+
+    cell_id: str
+    value: Any = None
+    status: Status = Status.OK
+    error: ErrorInfo | None = None
+    valid: bool | None = None
+    latency_s: float | None = None
+    ttft_s: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    usage_estimated: bool = False
+    cost_usd: float | None = None
+    returned_model: str | None = None
+    spans: tuple[Span, ...] = ()
+    created_at: datetime
+
+
+class Score(Record):
+    """What one evaluator says of one output.
+
+    value: the score; None when it could not be worked out, then `error` says why and the case is counted
+        as missing, never as 0.
+    label, truth: the class found and the class expected, for evaluators that sum up over classes.
+    parts: further scores of the same evaluator, reached as `EVALUATOR.PART`.
+    """
+
+    evaluator: str
+    evaluator_identity: str
+    value: float | None = None
+    label: str | None = None
+    truth: str | None = None
+    parts: Mapping[str, float] = Field(default_factory=dict)
+    rationale: str | None = None
+    error: str | None = None
+
+
+class Row(Record):
+    """One cell of a run with everything known of it: the line of `report --rows`."""
+
+    variant: str
+    repeat: int
+    case: Case
+    output: Output | None
+    scores: tuple[Score, ...] = ()
+
+
+# --- a run ------------------------------------------------------------------------------------------------
+
+
+class Interval(Record):
+    """A confidence interval; level is its coverage as a share. None marks an end that is not known."""
+
+    low: float
+    high: float
+    level: float
+
+
+class Figure(Record):
+    """One metric of one variant.
+
+    kind: `mean` over cases, `share` of cases, `sum`, `quantile`, or a `statistic` of all cases together.
+    n: cases it stands on. n_missing: cases whose score is absent.
+    value None means that nobody knows (an unknown cost, no scored case), never 0.
+    """
+
+    value: float | None
+    kind: Literal["mean", "share", "sum", "quantile", "statistic"]
+    n: int
+    n_missing: int = 0
+    interval: Interval | None = None
+    note: str | None = None
+
+
+class ModelVersion(Record):
+    """The model a variant asks: the name in llmops.yaml, the provider's own name, and its identity."""
+
+    name: str
+    provider: str
+    model: str
+    identity: str
+
+
+class Variant(Record):
+    """One thing tried in a run, resolved: the same identity means the same outputs.
+
+    definition: `prompts/NAME` or `chains/NAME`. reference: as written, with its `@` part.
+    definition_identity: of the prompt or chain with all it refers to. identity: with model, parameters, `set`.
+    group: the cell of the matrix it stands in; comparisons stay within a group.
+    prompts: identity of each prompt it uses, by name.
+    """
+
+    name: str
+    definition: str
+    reference: str
+    definition_identity: str
+    identity: str
+    models: tuple[ModelVersion, ...]
+    parameters: Mapping[str, Any] = Field(default_factory=dict)
+    set: Mapping[str, Any] = Field(default_factory=dict)
+    group: str = ""
+    prompts: Mapping[str, str] = Field(default_factory=dict)
+    is_baseline: bool = False
+
+
+class DatasetVersion(Record):
+    """The cases a run was made on. version: SHA-256 of their content."""
+
+    name: str
+    split: str | None
+    version: str
+    n_cases: int
+    path: str
+
+
+class EvaluatorVersion(Record):
+    """An evaluator as it judged. low, high: the range of its scores, None where it is open."""
+
+    name: str
+    kind: str
+    identity: str
+    low: float | None = None
+    high: float | None = None
+
+
+class RunStatus(StrEnum):
+    """How far a run has come."""
+
+    RUNNING = "running"
+    PARTIAL = "partial"  # some cells have no output or score yet; running again goes on
+    COMPLETE = "complete"
+    STOPPED = "stopped"  # by budget, access or quota
+
+
+class Source(Record):
+    """Where the definitions came from in git; None outside a repository."""
+
+    commit: str | None = None
+    branch: str | None = None
+    dirty: bool = False
+
+
+class Run(Record):
+    """One carrying out of an experiment. `identity` is the hash of all that determines it.
+
+    fresh: 0 for the first carrying out of this identity, counted up by `--fresh`.
+    summary: by variant, by metric name. slices: by variant, slice, metric name.
+    comparisons: of each candidate with its baseline.
+    n_cells counts variants x cases x repeats; n_done those with an output; n_errors outputs that are errors.
+    n_calls, cost_usd: requests sent and money spent by this run itself, reused replies not counted;
+    cost_usd is None when a price is unknown.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    experiment: str
+    identity: str
+    fresh: int = 0
+    status: RunStatus
+    created_at: datetime
+    finished_at: datetime | None = None
+    dataset: DatasetVersion
+    variants: tuple[Variant, ...]
+    evaluators: tuple[EvaluatorVersion, ...]
+    repeats: int
+    seed: int
+    source: Source = Source()
+    experiment_definition: Mapping[str, Any] = Field(default_factory=dict)
+    n_cells: int
+    n_done: int = 0
+    n_errors: int = 0
+    n_calls: int = 0
+    n_reused: int = 0
+    cost_usd: float | None = 0.0
+    wall_s: float = 0.0
+    summary: Mapping[str, Mapping[str, Figure]] = Field(default_factory=dict)
+    slices: Mapping[str, Mapping[str, Mapping[str, Figure]]] = Field(default_factory=dict)
+    comparisons: tuple[Comparison, ...] = ()
+
+
+# --- a comparison -----------------------------------------------------------------------------------------
+
+
+class Flip(Record):
+    """A case whose score differs between the two sides."""
+
+    case_id: str
+    baseline: float | None
+    candidate: float | None
+
+
+class Effect(Record):
+    """Candidate less baseline on one metric, over the cases scored on both sides.
+
+    estimate: mean difference, or the ratio of geometric means for open-ended metrics (`scale`).
+    n_missing: cases scored on one side only. improved, regressed: flipped cases, largest change first.
+    """
+
+    metric: str
+    scale: Literal["difference", "ratio"]
+    baseline: float | None
+    candidate: float | None
+    estimate: float | None
+    interval: Interval | None = None
+    n: int = 0
+    n_clusters: int | None = None
+    n_missing: int = 0
+    improved: tuple[Flip, ...] = ()
+    regressed: tuple[Flip, ...] = ()
+    note: str | None = None
+
+
+class Side(Record):
+    """One side of a comparison: a variant of a run."""
+
+    run_id: str
+    variant: str
+    definition: str
+    identity: str
+
+
+class Comparison(Record):
+    """Two variants, paired by case. n_unpaired: cases present on one side, or whose content differs."""
+
+    schema_version: int = SCHEMA_VERSION
+    created_at: datetime
+    baseline: Side
+    candidate: Side
+    dataset: str
+    n_cases: int
+    n_unpaired: int = 0
+    effects: tuple[Effect, ...]
+    slices: Mapping[str, tuple[Effect, ...]] = Field(default_factory=dict)
+
+
+Call.model_rebuild()
+Run.model_rebuild()
