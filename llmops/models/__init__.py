@@ -1,0 +1,60 @@
+"""Models: a request goes out, a reply comes back. One file a provider, imported when first used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from llmops.definitions.project import ModelDefinition
+from llmops.errors import UsageError, nearest
+from llmops.models.base import Model
+from llmops.records import ModelVersion
+
+PROVIDERS: Mapping[str, str] = {
+    "azure_inference": "llmops.models.azure_inference:AzureInferenceModel",
+    "embedded": "llmops.models.embedded:EmbeddedModel",
+    "openai": "llmops.models.openai:OpenAIModel",
+}
+
+
+def providers() -> dict[str, str]:
+    """Return every provider's name and `module:Class`, those of other packages included."""
+    others = {point.name: point.value for point in entry_points(group="llmops.models")}
+    return {**others, **PROVIDERS}
+
+
+def model_class(provider: str) -> Any:
+    """Return the class behind a provider's name.
+
+    Raises UsageError for a name that is not in the table.
+    """
+    known = providers()
+    if provider not in known:
+        hint = nearest(provider, known) or f"known providers: {', '.join(sorted(known))}"
+        raise UsageError(f"no provider is called {provider!r}; {hint}")
+    module, _, name = known[provider].partition(":")
+    return getattr(import_module(module), name)
+
+
+def model_version(name: str, definition: ModelDefinition) -> ModelVersion:
+    """Return the version of a model: what it is called, and the hash of all that can change its replies."""
+    version = model_class(definition.provider).version
+    return ModelVersion(
+        name=name,
+        provider=definition.provider,
+        model=definition.model or definition.provider,
+        identity=definition.identity(version),
+    )
+
+
+def open_model(name: str, definition: ModelDefinition, environment: Mapping[str, str]) -> Model:
+    """Return the model of a definition, ready to be asked.
+
+    environment: where `endpoint_env` and `api_key_env` are looked up.
+
+    Raises UsageError naming the variable that is missing, empty or malformed, never its value.
+    """
+    model: Model = model_class(definition.provider)(name, definition, environment)
+    return model

@@ -1,0 +1,577 @@
+"""The journal: what was asked, what came back and what it was worth, in SQL; the truth of every run.
+
+It stores records and gives them back. What to call, what is missing and what it means is decided by others;
+`writer.py` hands it what a run in progress leaves behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Engine, Select, case, delete, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from llmops.definitions.dataset import Case
+from llmops.errors import StoreError
+from llmops.records import Call, CallState, Output, Row, Run, Score, Span, Status
+from llmops.stores import sqlite
+from llmops.stores.rows import (
+    Rows,
+    call_of,
+    escape,
+    output_of,
+    score_of,
+    span_of,
+    time_text,
+    to_json,
+    unescape,
+)
+from llmops.stores.statements import Inserts, insert_for
+from llmops.stores.tables import CALLS, CASES, CELLS, DELIVERIES, OUTPUTS, REVISIONS, RUNS, SCORES, SPANS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+READ_BATCH = 500  # cells read in one short transaction: memory stays flat, and no reader holds up the writer
+WRITE_BATCH = 2_000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One variant on one case, once. `cell_id` hashes all that determines its output; runs share outputs.
+
+    position: place in the run's order, from 0. case_key: hash of the case's content, gold answer included.
+    """
+
+    position: int
+    variant: str
+    repeat: int
+    case_id: str
+    case_key: str
+    cell_id: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes. intents: calls about to be sent; calls: what came of others.
+
+    scores: with the id of the cell and the key of the case they were given for.
+    """
+
+    intents: list[Call] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    scores: list[tuple[str, str, Score]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How far a run has been delivered to a target. error: of the last attempt, None when it went well."""
+
+    run_id: str
+    target: str
+    delivered_revision: int
+    attempts: int
+    error: str | None
+    mlflow_ids: Mapping[str, Any]
+    updated_at: datetime
+
+
+def open_journal(url: str, *, root: Path, create: bool = True) -> Journal:
+    """Return the journal behind a database URL; a relative SQLite path starts at `root`.
+
+    A new store is made, an older one migrated. With `create=False` there must be one.
+
+    Raises StoreError when the store is damaged, newer than this code, something else, or cannot be written;
+    what is there is then left as it is. Raises StoreHeldError when it must be migrated and a runner holds it.
+    """
+    path = sqlite.store_path(url, root=root)
+    found = sqlite.found_revision(path)
+    if found is None and not create:
+        raise StoreError(f"{path}: there is no store here yet; `llmops run` makes one")
+    if found is not None and found not in REVISIONS:
+        raise StoreError(
+            f"{path}: its schema {found!r} is newer than {REVISIONS[-1]!r}, the newest this llmops knows; "
+            "update llmops, nothing was changed"
+        )
+    sqlite.prepare_folder(path)
+    journal = Journal(sqlite.open_engine(path), path)
+    if found != REVISIONS[-1]:
+        with sqlite.hold_file(path):
+            journal.migrate()
+    return journal
+
+
+class Journal:
+    """A store of runs. Made by `open_journal`; may be used from several threads, written from one."""
+
+    def __init__(self, engine: Engine, path: Path) -> None:
+        self._engine = engine
+        self._engine_for_writing = engine.execution_options(**sqlite.WRITING)
+        self._path = path
+        self._inserts = Inserts(engine.dialect)
+
+    def close(self) -> None:
+        """Close all connections; the next use would open new ones."""
+        self._engine.dispose()
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest version."""
+        from llmops.stores.migrations import upgrade
+
+        with self._writing() as connection:
+            upgrade(connection)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be the one process that runs on this store, and keep some disk space back for its answers.
+
+        Raises StoreHeldError naming host and pid when another is, StoreError when there is no room.
+        """
+        with sqlite.hold_file(self._path):
+            sqlite.keep_reserve(self._path)
+            yield
+
+    def release_reserve(self) -> None:
+        """Give back the disk space that `hold` keeps, so that answers in flight can still be written."""
+        sqlite.release_reserve(self._path)
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._transaction(self._engine)
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._transaction(self._engine_for_writing)
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except (SQLAlchemyError, UnicodeError) as error:  # UnicodeError: an id that is no text at all
+            raise sqlite.store_error(self._path, error) from error
+
+    # --- runs ---------------------------------------------------------------------------------------------
+
+    def begin_run(self, run: Run, cells: Iterable[tuple[Cell, Case]]) -> None:
+        """Store a run and its cells in one transaction, streaming; it is now the newest run.
+
+        A run that was begun before has all its cells: neither they nor its record change.
+        """
+        with self._writing() as connection:
+            if self._record_of(connection, run.id) is not None:
+                newest = select(func.max(RUNS.c.sequence)).scalar_subquery()
+                connection.execute(
+                    update(RUNS)
+                    .where(RUNS.c.id == run.id, RUNS.c.sequence < newest)
+                    .values(sequence=newest + 1)
+                )
+                return
+            self._upsert_run(connection, run, revision=0)
+            for batch in _batches(cells, WRITE_BATCH):
+                self._insert_cells(connection, run.id, batch)
+
+    def _insert_cells(self, connection: Connection, run_id: str, batch: Sequence[tuple[Cell, Case]]) -> None:
+        cases = {cell.case_key: case for cell, case in batch}
+        self._inserts.cases.run(connection, [(key, to_json(case)) for key, case in cases.items()])
+        rows = [
+            (run_id, c.position, escape(c.variant), c.repeat, escape(c.case_id), c.case_key, c.cell_id)
+            for c, _ in batch
+        ]
+        self._inserts.cells.run(connection, rows)
+
+    def save_run(self, run: Run) -> None:
+        """Store the record of a run as it is now; its revision goes up by one."""
+        with self._writing() as connection:
+            self._upsert_run(connection, run, revision=1)
+
+    def _upsert_run(self, connection: Connection, run: Run, *, revision: int) -> None:
+        """revision: of a run that is new; one that is there goes up by one."""
+        insert = insert_for(self._engine.dialect, RUNS).values(
+            id=run.id,
+            sequence=select(func.coalesce(func.max(RUNS.c.sequence), 0) + 1).scalar_subquery(),
+            experiment=escape(run.experiment),
+            identity=run.identity,
+            fresh=run.fresh,
+            status=str(run.status),
+            created_at=time_text(run.created_at),
+            record=to_json(run),
+            revision=revision,
+        )
+        changes = {"status": insert.excluded.status, "record": insert.excluded.record}
+        changes["revision"] = RUNS.c.revision + 1
+        connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changes))
+
+    def find_run(self, run_id: str) -> Run | None:
+        """Return the run of an id, None when there is none."""
+        with self._reading() as connection:
+            record = self._record_of(connection, run_id)
+        return None if record is None else _run_of(record)
+
+    def _record_of(self, connection: Connection, run_id: str) -> str | None:
+        record: str | None = connection.scalar(select(RUNS.c.record).where(RUNS.c.id == run_id))
+        return record
+
+    def latest_run(self, experiment: str) -> Run | None:
+        """Return the run of an experiment that was begun last, None when there is none."""
+        found = self._newest_runs(experiment, limit=1)
+        return found[0] if found else None
+
+    def runs(self, experiment: str | None = None) -> list[Run]:
+        """Return all runs, or those of one experiment, the one begun last first."""
+        return self._newest_runs(experiment, limit=None)
+
+    def _newest_runs(self, experiment: str | None, *, limit: int | None) -> list[Run]:
+        query = select(RUNS.c.record).order_by(RUNS.c.sequence.desc()).limit(limit)
+        if experiment is not None:
+            query = query.where(RUNS.c.experiment == escape(experiment))
+        with self._reading() as connection:
+            records = connection.scalars(query).all()
+        return [_run_of(record) for record in records]
+
+    def latest_fresh(self, experiment: str) -> int:
+        """Return the highest `fresh` among the runs of an experiment, 0 when there are none."""
+        query = select(func.coalesce(func.max(RUNS.c.fresh), 0)).where(
+            RUNS.c.experiment == escape(experiment)
+        )
+        with self._reading() as connection:
+            return int(connection.scalar(query) or 0)
+
+    # --- cells --------------------------------------------------------------------------------------------
+
+    def cells(self, run_id: str) -> Iterator[tuple[Cell, Case]]:
+        """Yield all cells of a run with their cases, in order: what `begin_run` was given."""
+        for batch in self._cell_batches([CELLS.c.run_id == run_id]):
+            yield from ((cell, case_) for cell, case_, _ in batch)
+
+    def pending(
+        self,
+        run_id: str,
+        evaluator_identities: Collection[str],
+        *,
+        variants: Collection[str] | None = None,
+        cases: Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[tuple[Cell, Case, Output | None]]:
+        """Yield the cells that still need work, in order: what `run` would do now.
+
+        Those without an output, or with one whose status is error or unknown, come with None; those that lack
+        a score of some evaluator come with their output and its spans. Read in batches: a cell finished
+        meanwhile may be left out.
+
+        variants, cases: names and ids to keep to. limit: keep to the first cases of the whole run's order,
+        so that the same limit means the same cases each time.
+        """
+        wanted = _filter(run_id, variants, cases, limit)
+        wanted.append(_needs_work(evaluator_identities))
+        for batch in self._cell_batches(wanted):
+            with self._reading() as connection:
+                spans = self._spans(connection, [c.cell_id for c, _, output in batch if _is_kept(output)])
+            for cell, case_, output in batch:
+                kept = output_of(output, spans[cell.cell_id]) if _is_kept(output) else None
+                yield cell, case_, kept
+
+    def n_pending(
+        self,
+        run_id: str,
+        evaluator_identities: Collection[str],
+        *,
+        variants: Collection[str] | None = None,
+        cases: Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Return how many cells `pending` would yield."""
+        wanted = _filter(run_id, variants, cases, limit)
+        query = select(func.count()).select_from(CELLS.outerjoin(OUTPUTS, _same_cell()))
+        with self._reading() as connection:
+            return int(connection.scalar(query.where(*wanted, _needs_work(evaluator_identities))) or 0)
+
+    def n_cells(
+        self,
+        run_id: str,
+        *,
+        variants: Collection[str] | None = None,
+        cases: Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Return how many cells a run has, finished or not; the filters are those of `pending`."""
+        wanted = _filter(run_id, variants, cases, limit)
+        with self._reading() as connection:
+            return int(connection.scalar(select(func.count()).select_from(CELLS).where(*wanted)) or 0)
+
+    def rows(self, run_id: str, *, variant: str | None = None, with_spans: bool = True) -> Iterator[Row]:
+        """Yield every cell of a run, or of one variant of it, in order, with its output and scores.
+
+        Scores are those of the run's own evaluators, in their order. Without spans reading is much faster.
+
+        Raises StoreError when there is no such run.
+        """
+        run = self.find_run(run_id)
+        if run is None:
+            raise StoreError(f"{self._path}: there is no run {run_id!r}")
+        order = {version.identity: place for place, version in enumerate(run.evaluators)}
+        for batch in self._cell_batches(_filter(run_id, None if variant is None else [variant], None, None)):
+            ids = [cell.cell_id for cell, _, _ in batch]
+            with self._reading() as connection:
+                scores = self._scores(connection, ids, order)
+                spans = self._spans(connection, ids if with_spans else [])
+            for cell, case_, output in batch:
+                yield Row(
+                    variant=cell.variant,
+                    repeat=cell.repeat,
+                    case=case_,
+                    output=None if output[0] is None else output_of(output, spans[cell.cell_id]),
+                    scores=tuple(scores[cell.cell_id, cell.case_key]),
+                )
+
+    def _cell_batches(
+        self, wanted: Sequence[ColumnElement[bool]]
+    ) -> Iterator[list[tuple[Cell, Case, tuple[Any, ...]]]]:
+        """Yield cells in order of position with their cases and the rows of their outputs, a batch at a time.
+
+        Each batch is a transaction of its own: one over the whole run would keep SQLite from reusing its
+        write-ahead log for as long as the run lasts.
+        """
+        columns = [column for column in CELLS.c if column is not CELLS.c.run_id]
+        query = (
+            select(*columns, CASES.c.content, *OUTPUTS.c)
+            .select_from(CELLS.join(CASES).outerjoin(OUTPUTS, _same_cell()))
+            .where(*wanted)
+            .order_by(CELLS.c.position)
+            .limit(READ_BATCH)
+        )
+        last = -1
+        while True:
+            with self._reading() as connection:
+                found = connection.execute(query.where(CELLS.c.position > last)).all()
+            if not found:
+                return
+            last = found[-1][0]
+            cases: dict[str, Case] = {}
+            yield [(_cell_of(row), _case_of(row[4], row[6], cases), row[7:]) for row in found]
+
+    def _spans(self, connection: Connection, cell_ids: Sequence[str]) -> Mapping[str, list[Span]]:
+        found: dict[str, list[Span]] = defaultdict(list)
+        query = select(SPANS).order_by(SPANS.c.cell_id, SPANS.c.index)
+        if cell_ids:
+            for row in connection.execute(query.where(SPANS.c.cell_id.in_(cell_ids))):
+                found[row[0]].append(span_of(row))
+        return found
+
+    def _scores(
+        self, connection: Connection, cell_ids: Sequence[str], order: Mapping[str, int]
+    ) -> Mapping[tuple[str, str], list[Score]]:
+        found: dict[tuple[str, str], list[Score]] = defaultdict(list)
+        query = select(SCORES).where(SCORES.c.cell_id.in_(cell_ids), SCORES.c.evaluator_identity.in_(order))
+        if cell_ids and order:
+            for row in connection.execute(query):
+                found[row[0], row[2]].append(score_of(row))
+        for scores in found.values():
+            scores.sort(key=lambda score: order[score.evaluator_identity])
+        return found
+
+    # --- calls and what came of them ----------------------------------------------------------------------
+
+    def find_call(self, call_id: str) -> Call | None:
+        """Return the call of an id, None when there is none."""
+        with self._reading() as connection:
+            row = connection.execute(select(CALLS).where(CALLS.c.id == call_id)).first()
+        return None if row is None else call_of(tuple(row))
+
+    def calls_of(self, run_id: str) -> Iterator[Call]:
+        """Yield the calls behind the outputs of a run, each once."""
+        seen: set[str] = set()
+        for batch in self._cell_batches([CELLS.c.run_id == run_id]):
+            query = select(SPANS.c.call_id).where(SPANS.c.cell_id.in_([cell.cell_id for cell, _, _ in batch]))
+            with self._reading() as connection:
+                used = set(connection.scalars(query.where(SPANS.c.call_id.is_not(None))))
+                found = self._calls(connection, sorted(used - seen))
+            seen |= used
+            yield from found
+
+    def apply(self, batch: Batch) -> dict[str, Call]:
+        """Write a batch in one transaction and return, by id, the intents that are answered already.
+
+        Other intents stand as sent afterwards. Replies go in before what is derived from them; an output
+        replaces the cell's earlier one with all its spans, a score the earlier one of its evaluator.
+        Attempts of a call add up over runs, and its first answer stays.
+        """
+        rows = Rows()
+        for call in batch.intents:
+            rows.add_intent(call)
+        for call in batch.calls:
+            rows.add_call(call)
+        for output in batch.outputs:
+            rows.add_output(output)
+        for cell_id, case_key, score in batch.scores:
+            rows.add_score(cell_id, case_key, score)
+        return self.commit(rows)
+
+    def commit(self, rows: Rows) -> dict[str, Call]:
+        """Do what `apply` does, for rows that are encoded already."""
+        if not rows:
+            return {}
+        inserts = self._inserts
+        with self._writing() as connection:
+            inserts.calls.run(connection, rows.calls.values())
+            is_answered = CALLS.c.state == str(CallState.ANSWERED)
+            known = {call.id: call for call in self._calls(connection, rows.intents, is_answered)}
+            settled = known.keys() | rows.calls.keys()
+            inserts.intents.run(connection, [row for key, row in rows.intents.items() if key not in settled])
+            inserts.outputs.run(connection, rows.outputs.values())
+            for cell_ids in _batches(rows.spans, READ_BATCH):
+                connection.execute(delete(SPANS).where(SPANS.c.cell_id.in_(cell_ids)))
+            inserts.spans.run(connection, [row for spans in rows.spans.values() for row in spans])
+            inserts.scores.run(connection, rows.scores.values())
+        return known
+
+    def _calls(
+        self, connection: Connection, call_ids: Iterable[str], *conditions: ColumnElement[bool]
+    ) -> list[Call]:
+        found: list[Call] = []
+        for some in _batches(call_ids, READ_BATCH):
+            rows = connection.execute(select(CALLS).where(CALLS.c.id.in_(some), *conditions))
+            found.extend(call_of(tuple(row)) for row in rows)
+        return found
+
+    # --- the outbox ---------------------------------------------------------------------------------------
+
+    def revision(self, run_id: str) -> int:
+        """Return how often the record of a run was saved."""
+        with self._reading() as connection:
+            return int(connection.scalar(select(RUNS.c.revision).where(RUNS.c.id == run_id)) or 0)
+
+    def waiting(self, target: str) -> list[str]:
+        """Return the ids of runs saved since they were last delivered to a target, oldest first."""
+        here = (DELIVERIES.c.run_id == RUNS.c.id) & (DELIVERIES.c.target == escape(target))
+        delivered = func.coalesce(DELIVERIES.c.delivered_revision, 0)
+        query = select(RUNS.c.id).outerjoin(DELIVERIES, here).where(RUNS.c.revision > delivered)
+        with self._reading() as connection:
+            return list(connection.scalars(query.order_by(RUNS.c.sequence)))
+
+    def mark_delivered(self, run_id: str, target: str, revision: int, mlflow_ids: Mapping[str, Any]) -> None:
+        """Note that a run was delivered as it stood at `revision`, and what it is called there."""
+        before = DELIVERIES.c.delivered_revision
+        self._mark(
+            run_id,
+            target,
+            {"delivered_revision": revision, "mlflow_ids": to_json(mlflow_ids), "error": None},
+            {"delivered_revision": case((before > revision, before), else_=revision)},
+        )
+
+    def mark_failed(self, run_id: str, target: str, error: str) -> None:
+        """Note that a delivery failed, and why; what was delivered before stays so."""
+        before = {
+            "delivered_revision": DELIVERIES.c.delivered_revision,
+            "mlflow_ids": DELIVERIES.c.mlflow_ids,
+        }
+        self._mark(
+            run_id, target, {"delivered_revision": 0, "mlflow_ids": "{}", "error": escape(error)}, before
+        )
+
+    def _mark(self, run_id: str, target: str, values: Mapping[str, Any], if_known: Mapping[str, Any]) -> None:
+        insert = insert_for(self._engine.dialect, DELIVERIES).values(
+            run_id=run_id,
+            target=escape(target),
+            attempts=1,
+            updated_at=time_text(datetime.now(UTC)),
+            **values,
+        )
+        changes = {"attempts": DELIVERIES.c.attempts + 1, "updated_at": insert.excluded.updated_at}
+        changes |= {name: insert.excluded[name] for name in values} | dict(if_known)
+        with self._writing() as connection:
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=["run_id", "target"], set_=changes)
+            )
+
+    def delivery(self, run_id: str, target: str) -> Delivery | None:
+        """Return how far a run has been delivered to a target, None when that was never tried."""
+        query = select(DELIVERIES).where(DELIVERIES.c.run_id == run_id, DELIVERIES.c.target == escape(target))
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return None
+        return Delivery(
+            run_id=row.run_id,
+            target=unescape(row.target),
+            delivered_revision=row.delivered_revision,
+            attempts=row.attempts,
+            error=None if row.error is None else unescape(row.error),
+            mlflow_ids=json.loads(row.mlflow_ids),
+            updated_at=datetime.fromisoformat(row.updated_at),
+        )
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _run_of(record: str) -> Run:
+    return Run.model_validate(json.loads(record))
+
+
+def _cell_of(row: Sequence[Any]) -> Cell:
+    return Cell(row[0], unescape(row[1]), row[2], unescape(row[3]), row[4], row[5])
+
+
+def _case_of(case_key: str, content: str, known: dict[str, Case]) -> Case:
+    """Return the case of a row, the same object for all cells of a batch that have it."""
+    if case_key not in known:
+        known[case_key] = Case(**json.loads(content))
+    return known[case_key]
+
+
+def _same_cell() -> ColumnElement[bool]:
+    return OUTPUTS.c.cell_id == CELLS.c.cell_id
+
+
+def _is_kept(output: Sequence[Any]) -> bool:
+    """Say whether the row of an output is there and need not be made again."""
+    return output[2] is not None and output[2] not in _AGAIN
+
+
+_AGAIN = (str(Status.ERROR), str(Status.UNKNOWN))
+
+
+def _filter(
+    run_id: str, variants: Collection[str] | None, cases: Collection[str] | None, limit: int | None
+) -> list[ColumnElement[bool]]:
+    wanted: list[ColumnElement[bool]] = [CELLS.c.run_id == run_id]
+    if variants is not None:
+        wanted.append(CELLS.c.variant.in_([escape(name) for name in variants]))
+    if cases is not None:
+        wanted.append(CELLS.c.case_id.in_([escape(case_id) for case_id in cases]))
+    if limit is not None:
+        wanted.append(CELLS.c.case_id.in_(_first_cases(run_id, limit)))
+    return wanted
+
+
+def _first_cases(run_id: str, limit: int) -> Select[tuple[str]]:
+    cells = CELLS.alias("cells_in_order")
+    ids = select(cells.c.case_id).where(cells.c.run_id == run_id).group_by(cells.c.case_id)
+    return ids.order_by(func.min(cells.c.position)).limit(limit)
+
+
+def _needs_work(evaluator_identities: Collection[str]) -> ColumnElement[bool]:
+    identities = set(evaluator_identities)
+    scores = (
+        select(func.count())
+        .where(
+            SCORES.c.cell_id == CELLS.c.cell_id,
+            SCORES.c.case_key == CELLS.c.case_key,
+            SCORES.c.evaluator_identity.in_(identities),
+        )
+        .correlate(CELLS)
+        .scalar_subquery()
+    )
+    return or_(OUTPUTS.c.cell_id.is_(None), OUTPUTS.c.status.in_(_AGAIN), scores < len(identities))

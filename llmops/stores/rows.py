@@ -1,0 +1,307 @@
+"""How records become rows of the journal's tables and come back unchanged.
+
+Written by hand, column by column, because every call, output and score passes here; a row is a tuple in the
+order of its table's columns. What cannot be stored is refused here, before it reaches a transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel
+
+from llmops.errors import StoreError
+from llmops.records import Call, CallState, Output, Record, Reply, Request, Score, Span
+
+# Any: what a database driver takes and gives; the columns of `tables.py` say more than a type could.
+Row: TypeAlias = tuple[Any, ...]
+
+MAX_INTEGER = 2**63 - 1
+
+
+def _plain(value: object) -> object:
+    """Return what JSON can say of a record, a time or a mapping inside a record."""
+    if isinstance(value, Record):
+        return value.__dict__
+    if isinstance(value, BaseModel):  # definitions may keep what they have worked out beside their fields
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, datetime):
+        return time_text(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+def to_json(value: object) -> str:
+    """Return a value, records included, as ASCII JSON.
+
+    Raises StoreError for what JSON cannot hold: NaN, infinity, bytes, objects, or nesting without end.
+    """
+    try:
+        return _ENCODER.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"a value cannot be stored: {error}") from error
+
+
+def escape(text: str) -> str:
+    """Return text with all but printable ASCII as JSON escapes.
+
+    Different texts stay different, but for two halves of a surrogate pair: they come back as the one
+    character they mean.
+    """
+    return encode_basestring_ascii(text)[1:-1]
+
+
+def unescape(text: str) -> str:
+    """Return what `escape` was given."""
+    return str(json.loads(f'"{text}"')) if "\\" in text else text
+
+
+def time_text(time: datetime) -> str:
+    """Return a time as ISO 8601 in UTC, always of one length, so that text sorts as time does."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def whole(number: int) -> int:
+    """Return a count that 64 bits can hold.
+
+    Raises StoreError for a larger one: both databases would refuse the whole transaction.
+    """
+    if not -MAX_INTEGER <= number <= MAX_INTEGER:
+        raise StoreError(f"a count cannot be stored: {str(number)[:40]} does not fit into 64 bits")
+    return number
+
+
+# What may be absent, one function for each direction.
+
+
+def _json(value: object | None) -> str | None:
+    return None if value is None else to_json(value)
+
+
+def _parsed(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _escaped(text: str | None) -> str | None:
+    return None if text is None else escape(text)
+
+
+def _unescaped(text: str | None) -> str | None:
+    return None if text is None else unescape(text)
+
+
+def _count(number: int | None) -> int | None:
+    return None if number is None else whole(number)
+
+
+def _request_json(request: Request) -> str:
+    """Return what `to_json` would, four times as fast: requests are the bulk of what is written."""
+    return to_json({**request.__dict__, "messages": [message.__dict__ for message in request.messages]})
+
+
+def call_row(call: Call, *, state: CallState | None = None, request: str | None = None) -> Row:
+    """Return the row of a call. state: when not the call's own. request: its JSON, when that is at hand."""
+    reply = call.reply
+    return (
+        call.id,
+        escape(call.model),
+        call.model_identity,
+        str(state or call.state),
+        whole(call.attempts),
+        request or _request_json(call.request),
+        None if reply is None else to_json({k: v for k, v in reply.__dict__.items() if k != "raw"}),
+        None if reply is None else reply.raw,
+        call.cost_usd,
+        _json(call.error),
+        time_text(call.created_at),
+        None if call.answered_at is None else time_text(call.answered_at),
+    )
+
+
+def call_of(row: Row) -> Call:
+    """Return the call of a row."""
+    reply = None if row[6] is None else Reply(raw=row[7], **json.loads(row[6]))
+    return Call(
+        id=row[0],
+        model=unescape(row[1]),
+        model_identity=row[2],
+        state=row[3],
+        attempts=row[4],
+        request=json.loads(row[5]),
+        reply=reply,
+        cost_usd=row[8],
+        error=_parsed(row[9]),
+        created_at=row[10],
+        answered_at=row[11],
+    )
+
+
+def output_row(output: Output) -> Row:
+    """Return the row of an output; its spans have rows of their own."""
+    return (
+        output.cell_id,
+        to_json(output.value),
+        str(output.status),
+        _json(output.error),
+        output.valid,
+        output.latency_s,
+        output.ttft_s,
+        _count(output.input_tokens),
+        _count(output.output_tokens),
+        output.usage_estimated,
+        output.cost_usd,
+        _escaped(output.returned_model),
+        time_text(output.created_at),
+    )
+
+
+def output_of(row: Row, spans: Iterable[Span]) -> Output:
+    """Return the output of a row, with its spans in the order given."""
+    return Output(
+        cell_id=row[0],
+        value=json.loads(row[1]),
+        status=row[2],
+        error=_parsed(row[3]),
+        valid=row[4],
+        latency_s=row[5],
+        ttft_s=row[6],
+        input_tokens=row[7],
+        output_tokens=row[8],
+        usage_estimated=row[9],
+        cost_usd=row[10],
+        returned_model=_unescaped(row[11]),
+        spans=tuple(spans),
+        created_at=row[12],
+    )
+
+
+def span_row(cell_id: str, span: Span) -> Row:
+    """Return the row of one step of a cell's output."""
+    return (
+        cell_id,
+        whole(span.index),
+        _count(span.parent),
+        escape(span.name),
+        span.kind,
+        to_json(span.inputs),
+        to_json(span.output),
+        str(span.status),
+        span.call_id,
+        _escaped(span.model),
+        _json(span.usage),
+        span.cost_usd,
+        span.start_s,
+        span.duration_s,
+        span.ttft_s,
+        span.tpot_s,
+        _json(span.error),
+    )
+
+
+def span_of(row: Row) -> Span:
+    """Return the span of a row; the cell it belongs to is `row[0]`."""
+    return Span(
+        index=row[1],
+        parent=row[2],
+        name=unescape(row[3]),
+        kind=row[4],
+        inputs=json.loads(row[5]),
+        output=json.loads(row[6]),
+        status=row[7],
+        call_id=row[8],
+        model=_unescaped(row[9]),
+        usage=_parsed(row[10]),
+        cost_usd=row[11],
+        start_s=row[12],
+        duration_s=row[13],
+        ttft_s=row[14],
+        tpot_s=row[15],
+        error=_parsed(row[16]),
+    )
+
+
+def score_row(cell_id: str, case_key: str, score: Score) -> Row:
+    """Return the row of what one evaluator says of a cell's output, given what the case expects."""
+    return (
+        cell_id,
+        score.evaluator_identity,
+        case_key,
+        escape(score.evaluator),
+        score.value,
+        _escaped(score.label),
+        _escaped(score.truth),
+        to_json(score.parts),
+        _escaped(score.rationale),
+        _escaped(score.error),
+    )
+
+
+def score_of(row: Row) -> Score:
+    """Return the score of a row; its cell and case key are `row[0]` and `row[2]`."""
+    return Score(
+        evaluator_identity=row[1],
+        evaluator=unescape(row[3]),
+        value=row[4],
+        label=_unescaped(row[5]),
+        truth=_unescaped(row[6]),
+        parts=json.loads(row[7]),
+        rationale=_unescaped(row[8]),
+        error=_unescaped(row[9]),
+    )
+
+
+@dataclass(slots=True)
+class Rows:
+    """What one transaction writes, encoded, by key: of two rows with one key the later stays.
+
+    spans: all spans of each cell, which replace those it had.
+    """
+
+    intents: dict[str, Row] = field(default_factory=dict)
+    calls: dict[str, Row] = field(default_factory=dict)
+    outputs: dict[str, Row] = field(default_factory=dict)
+    spans: dict[str, list[Row]] = field(default_factory=dict)
+    scores: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+
+    def add_intent(self, call: Call) -> str:
+        """Take in a call that is about to be sent; return its request as JSON, for `add_call`."""
+        row = call_row(call, state=CallState.SENT)
+        self.intents[call.id] = row
+        return str(row[5])
+
+    def add_call(self, call: Call, request: str | None = None) -> None:
+        """Take in what came of a call; an answer is not given up for a failure."""
+        known = self.calls.get(call.id)
+        if known is None or known[3] != CallState.ANSWERED or call.state == CallState.ANSWERED:
+            self.calls[call.id] = call_row(call, request=request)
+
+    def add_output(self, output: Output) -> None:
+        """Take in an output and its spans."""
+        spans = [span_row(output.cell_id, span) for span in output.spans]
+        self.outputs[output.cell_id] = output_row(output)
+        self.spans[output.cell_id] = spans
+
+    def add_score(self, cell_id: str, case_key: str, score: Score) -> None:
+        """Take in what one evaluator says of a cell."""
+        row = score_row(cell_id, case_key, score)
+        self.scores[row[:3]] = row
+
+    def update(self, later: Rows) -> None:
+        """Take in all of `later`."""
+        for mine, other in zip(self._parts(), later._parts(), strict=True):
+            mine.update(other)
+
+    def _parts(self) -> tuple[dict[Any, Any], ...]:
+        return (self.intents, self.calls, self.outputs, self.spans, self.scores)
+
+    def __len__(self) -> int:
+        return len(self.intents) + len(self.calls) + len(self.outputs) + len(self.scores)

@@ -1,0 +1,220 @@
+"""SQLite as a place for the journal: the file, its lock, its reserve, and what its errors mean.
+
+The only file that knows SQLite; the tables, statements and records are the same for every database.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sqlite3
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from llmops.errors import StoreError, StoreHeldError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WRITING = {"begin": "BEGIN IMMEDIATE"}  # execution options of transactions that write
+BUSY_TIMEOUT_S = 60
+RESERVE_BYTES = 4 * 2**20  # room for what some hundred calls in flight bring back when the disk is full
+_MAGIC = b"SQLite format 3\0"
+
+# By the name SQLite gives an error, the first that fits: what it means for whoever runs us.
+_MEANINGS: tuple[tuple[str, str], ...] = (
+    ("SQLITE_FULL", "the disk is full; make room and run again, nothing that was answered is paid twice"),
+    ("SQLITE_READONLY", "it cannot be written; make the file and its directory writable"),
+    ("SQLITE_CANTOPEN", "it cannot be opened; make the file and its directory readable and writable"),
+    ("SQLITE_CORRUPT", "it is damaged; move it away or restore a copy, nothing was overwritten"),
+    ("SQLITE_NOTADB", "it is not a store; move it away or name another, nothing was overwritten"),
+    ("SQLITE_IOERR", "the disk does not take or give what it should; check it and run again"),
+)
+
+
+def store_path(url: str, *, root: Path) -> Path:
+    """Return the file of a SQLite URL; a relative path starts at `root`.
+
+    Raises StoreError when the URL is malformed, or names another database or none on disk.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StoreError(f"store: {url!r} is no database URL; write sqlite:///PATH") from error
+    if parsed.get_backend_name() != "sqlite":
+        raise StoreError(f"store: {parsed.get_backend_name()} is not supported yet; write sqlite:///PATH")
+    if not parsed.database or parsed.database == ":memory:":
+        raise StoreError("store: a run must outlive its process; write sqlite:///PATH")
+    return Path(os.path.normpath(root / parsed.database))
+
+
+def found_revision(path: Path) -> str | None:
+    """Return the schema version of the store at `path`, None where there is none yet; changes nothing.
+
+    Raises StoreError when the file is damaged or something else than a store.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; name another store in llmops.yaml") from error
+    if size == 0:
+        return None
+    _check_header(path, size)
+    try:
+        return _read_revision(path)
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+
+
+def _check_header(path: Path, size: int) -> None:
+    """Raise StoreError when the file does not begin as SQLite does, or is shorter than it says."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; make it readable and writable") from error
+    if not header.startswith(_MAGIC) or len(header) < 100:
+        raise StoreError(f"{path}: not a store; move it away or name another, nothing was overwritten")
+    write_ahead = path.with_name(path.name + "-wal")
+    if header[24:28] != header[92:96] or (write_ahead.exists() and write_ahead.stat().st_size):
+        return  # the length is not stated here, or some of the pages are still in the write-ahead log
+    page_size = int.from_bytes(header[16:18], "big")
+    page_size = 65536 if page_size == 1 else page_size
+    if size < page_size * int.from_bytes(header[28:32], "big"):
+        raise StoreError(f"{path}: cut short; move it away or restore a copy, nothing was overwritten")
+
+
+def _read_revision(path: Path) -> str | None:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+    try:
+        tables = {
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+        if not tables:
+            return None
+        if not {"alembic_version", "cells", "calls"} <= tables:
+            raise StoreError(f"{path}: a database, but not a store; name another in llmops.yaml")
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        return None if row is None else str(row[0])
+    finally:
+        connection.close()
+
+
+def prepare_folder(path: Path) -> None:
+    """Make the folder of a store and see that both can be written.
+
+    Raises StoreError where they cannot, saying what to do: before the first call is paid.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path.parent}: {error.strerror}; name another store in llmops.yaml") from error
+    for place in (path.parent, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise StoreError(f"{place}: cannot be written; make it writable or name another store")
+
+
+def open_engine(path: Path) -> Engine:
+    """Return an engine whose connections write ahead, wait for others, and begin transactions as told.
+
+    The execution option `begin` says how: a transaction that will write begins IMMEDIATE, because one that
+    turns from reading to writing fails at once when another writes, whatever the timeout.
+    """
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_TIMEOUT_S, "cached_statements": 256},
+    )
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy begins transactions, not the driver
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+@contextmanager
+def hold_file(path: Path) -> Iterator[None]:
+    """Hold the store for one runner: a lock that the system drops with the process, however it ends.
+
+    Raises StoreHeldError naming host and pid of the holder, StoreError where the lock cannot be made.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise StoreError(f"{lock}: {error.strerror}; make its directory writable") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreHeldError(f"{path}: {_holder(descriptor)} holds it; wait for it or stop it") from error
+        _sign(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+        try:
+            yield
+        finally:
+            _sign(descriptor, "")
+    finally:
+        os.close(descriptor)
+
+
+def _sign(descriptor: int, text: str) -> None:
+    with suppress(OSError):  # a full disk: the lock holds without the name of its holder
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        signed = json.loads(os.pread(descriptor, 1000, 0))
+        return f"another runner (host {signed['host']}, pid {signed['pid']})"
+    except (ValueError, KeyError, TypeError):
+        return "another runner"
+
+
+def keep_reserve(path: Path) -> None:
+    """Keep some disk space back, for answers that arrive after the disk is full.
+
+    Raises StoreError when even now there is no room for it.
+    """
+    reserve = _reserve(path)
+    try:
+        if not reserve.exists() or reserve.stat().st_size != RESERVE_BYTES:
+            reserve.write_bytes(bytes(RESERVE_BYTES))
+    except OSError as error:
+        release_reserve(path)
+        raise StoreError(f"{reserve}: {error.strerror}; make room for the store first") from error
+
+
+def release_reserve(path: Path) -> None:
+    """Give the space kept back to the store."""
+    with suppress(OSError):  # then there is none to give
+        _reserve(path).unlink()
+
+
+def _reserve(path: Path) -> Path:
+    return path.with_name(path.name + ".reserve")
+
+
+def store_error(path: Path, error: BaseException) -> StoreError:
+    """Return what an error of SQLite, SQLAlchemy's wrapping taken off, means for whoever runs us."""
+    cause = getattr(error, "orig", None) or error
+    name = getattr(cause, "sqlite_errorname", None) or ""
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return StoreHeldError(f"{path}: another process has kept it locked for {BUSY_TIMEOUT_S} s; stop it")
+    meaning = next((text for start, text in _MEANINGS if name.startswith(start)), "it could not be used")
+    return StoreError(f"{path}: {meaning} ({cause})")

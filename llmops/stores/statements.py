@@ -1,0 +1,106 @@
+"""The statements that write the journal's rows, built by SQLAlchemy and compiled once for a database.
+
+Many rows go into one statement: SQLite gives up the interpreter's lock at each statement, and a writer that
+did so for every row would wait its turn for every row.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Connection, Dialect, Table, literal_column
+from sqlalchemy.dialects import postgresql, sqlite
+
+from llmops.records import CallState
+from llmops.stores.tables import CALLS, CASES, CELLS, OUTPUTS, SCORES, SPANS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from llmops.stores.rows import Row
+
+MAX_ROWS = 64  # in one statement: 64 spans have 1,088 values, far below any database's limit
+
+# Both kinds of insert have the same methods, and no type in common.
+AnyInsert = Any
+_INSERTS: Mapping[str, Callable[[Table], AnyInsert]] = {
+    "postgresql": postgresql.insert,
+    "sqlite": sqlite.insert,
+}
+_PARAMSTYLES: Mapping[str, str] = {"postgresql": "format", "sqlite": "qmark"}
+
+
+def insert_for(dialect: Dialect, table: Table) -> AnyInsert:
+    """Return an insert into `table` that can say what happens where its key is taken."""
+    return _INSERTS[dialect.name](table)
+
+
+def replace_columns(insert: AnyInsert, table: Table) -> AnyInsert:
+    """Return the insert so that a row whose key is taken replaces the one that is there."""
+    changes = {column.name: insert.excluded[column.name] for column in table.c if not column.primary_key}
+    return insert.on_conflict_do_update(index_elements=_key(table), set_=changes)
+
+
+def _key(table: Table) -> Sequence[str]:
+    return [column.name for column in table.primary_key]
+
+
+class InsertMany:
+    """One insert for any number of rows; each row holds all columns of the table, in their order."""
+
+    def __init__(self, dialect: Dialect, insert: AnyInsert) -> None:
+        make: Callable[..., Dialect] = type(dialect)
+        positional = make(paramstyle=_PARAMSTYLES[dialect.name])
+        text = str(insert.inline().compile(dialect=positional))
+        start = text.index("VALUES (") + len("VALUES ")
+        end = text.index(")", start) + 1
+        self._head, self._values, self._tail = text[:start], text[start:end], text[end:]
+        self._texts: dict[int, str] = {}
+
+    def run(self, connection: Connection, rows: Collection[Row]) -> None:
+        """Insert the rows, as many to a statement as the largest power of two that fits."""
+        left, remaining = len(rows), iter(rows)
+        while left:
+            n = min(MAX_ROWS, 1 << (left.bit_length() - 1))
+            connection.exec_driver_sql(self._text(n), tuple(chain.from_iterable(islice(remaining, n))))
+            left -= n
+
+    def _text(self, n: int) -> str:
+        if n not in self._texts:
+            self._texts[n] = self._head + ", ".join([self._values] * n) + self._tail
+        return self._texts[n]
+
+
+class Inserts:
+    """Every insert of rows that the journal does, for one database."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        def many(table: Table, finish: Callable[[AnyInsert], AnyInsert]) -> InsertMany:
+            return InsertMany(dialect, finish(insert_for(dialect, table)))
+
+        self.cases = many(CASES, lambda insert: insert.on_conflict_do_nothing())
+        self.cells = many(CELLS, lambda insert: insert)
+        self.intents = many(CALLS, _begin_call)
+        self.calls = many(CALLS, _end_call)
+        self.outputs = many(OUTPUTS, lambda insert: replace_columns(insert, OUTPUTS))
+        self.spans = many(SPANS, lambda insert: insert)
+        self.scores = many(SCORES, lambda insert: replace_columns(insert, SCORES))
+
+
+def _begin_call(insert: AnyInsert) -> AnyInsert:
+    """Send a call again that has no answer yet; how often it was sent before is not forgotten."""
+    changes = {"state": insert.excluded.state}
+    return insert.on_conflict_do_update(index_elements=_key(CALLS), set_=changes, where=_unanswered())
+
+
+def _end_call(insert: AnyInsert) -> AnyInsert:
+    """Say what came of a call: attempts add up over runs, and the first answer stays."""
+    names = ("state", "reply", "raw", "cost_usd", "error", "answered_at")
+    changes: dict[str, Any] = {name: insert.excluded[name] for name in names}
+    changes["attempts"] = CALLS.c.attempts + insert.excluded.attempts
+    return insert.on_conflict_do_update(index_elements=_key(CALLS), set_=changes, where=_unanswered())
+
+
+def _unanswered() -> ColumnElement[bool]:
+    return CALLS.c.state != literal_column(f"'{CallState.ANSWERED}'")

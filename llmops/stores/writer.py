@@ -1,0 +1,233 @@
+"""The one writer of a run in progress: takes records as they come and commits them in groups.
+
+A thread of its own waits for the disk, so that no call does: an intent waits for the group it is in, all else
+is handed over and forgotten. What was paid for is kept in memory when the disk refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Self
+
+from llmops.errors import StoreError
+from llmops.stores.rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+
+    from llmops.records import Call, Output, Score
+    from llmops.stores.journal import Cell, Journal
+
+MAX_AGE_S = 0.05  # of what is not committed yet
+MAX_WAITING = 2_000  # records not committed yet: beyond that, whoever brings more waits
+
+
+@dataclass(slots=True)
+class _Group:
+    """What goes into one transaction, and who waits for it."""
+
+    rows: Rows = field(default_factory=Rows)
+    waiting: list[tuple[asyncio.Future[Call | None], str | None]] = field(default_factory=list)
+    due: float | None = None
+    """When it must be committed, on the monotonic clock; None while it is empty."""
+
+
+class Writer:
+    """Writes to a journal from a thread while the event loop goes on; `async with` starts and ends it.
+
+    Leaving the block commits everything handed over. When a commit fails, no further intent is taken, and
+    what was answered is tried again on its own, replies first; what then still cannot be written is kept,
+    tried with each later group and once more at the end.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._changed = threading.Condition()
+        self._group = _Group()
+        self._taken = _Group()
+        self._kept = Rows()
+        self._requests: dict[str, str] = {}  # of calls in flight, as JSON: they are long, and needed twice
+        self._failure: StoreError | None = None
+        self._closing = False
+        self._waking = False
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        threading.Thread(target=self._work, name="llmops-writer", daemon=True).start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        await asyncio.shield(self._ended)
+        if kind is None and self._failure is not None and self._kept:
+            raise _again(self._failure)
+
+    async def intend(self, call: Call) -> Call | None:
+        """Return the call when the journal has its answer; otherwise None, once the intent is committed.
+
+        Raises StoreError when it cannot be committed: then nothing may be sent.
+        """
+        known = await self._wait_for(call)
+        if known is not None:
+            self._requests.pop(call.id, None)
+        return known
+
+    def record_call(self, call: Call) -> None:
+        """Hand over what came of a call; what was paid for is always taken.
+
+        Raises StoreError when it cannot be stored as it is.
+        """
+        rows = Rows()
+        rows.add_call(call, self._requests.pop(call.id, None))
+        self._hand_over(rows)
+
+    async def record_output(self, cell: Cell, output: Output) -> None:
+        """Hand over the output of a cell; waits only when the disk is far behind.
+
+        Raises StoreError when it cannot be stored as it is, or when too much waits for a broken disk.
+        """
+        if output.cell_id != cell.cell_id:
+            raise StoreError(f"the output of cell {output.cell_id} was handed over for {cell.cell_id}")
+        rows = Rows()
+        rows.add_output(output)
+        await self._room()
+        self._hand_over(rows)
+
+    async def record_scores(self, cell: Cell, scores: Iterable[Score]) -> None:
+        """Hand over scores of a cell; waits and raises as `record_output` does."""
+        rows = Rows()
+        for score in scores:
+            rows.add_score(cell.cell_id, cell.case_key, score)
+        await self._room()
+        self._hand_over(rows)
+
+    async def flush(self) -> None:
+        """Return when everything handed over so far is committed.
+
+        Raises StoreError when it cannot be.
+        """
+        await self._wait_for(None)
+
+    # --- on the event loop --------------------------------------------------------------------------------
+
+    async def _wait_for(self, call: Call | None) -> Call | None:
+        future: asyncio.Future[Call | None] = self._loop.create_future()
+        with self._changed:
+            if self._failure is not None:
+                raise _again(self._failure)
+            if call is not None:
+                self._requests[call.id] = self._group.rows.add_intent(call)
+            self._group.waiting.append((future, None if call is None else call.id))
+        if not self._waking:  # once for all that this turn of the loop brings
+            self._waking = True
+            self._loop.call_soon(self._wake)
+        return await future
+
+    def _wake(self) -> None:
+        self._waking = False
+        with self._changed:
+            if self._group.waiting:
+                self._group.due = 0.0
+                self._changed.notify_all()
+
+    async def _room(self) -> None:
+        if len(self._group.rows) + len(self._kept) >= MAX_WAITING:
+            await self._wait_for(None)
+
+    def _hand_over(self, rows: Rows) -> None:
+        with self._changed:
+            self._group.rows.update(rows)
+            if self._group.due is None:
+                self._group.due = monotonic() + MAX_AGE_S
+                self._changed.notify_all()
+
+    # --- on the thread ------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while (group := self._next_group()) is not None:
+                self._taken = group
+                self._store(group)
+            if self._kept:
+                self._rescue()
+        finally:
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _next_group(self) -> _Group | None:
+        """Return what is to be committed now, waiting until there is something; None when all is done."""
+        with self._changed:
+            while not self._closing:
+                left = None if self._group.due is None else self._group.due - monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._changed.wait(left)
+            if self._closing and not self._group.waiting and not self._group.rows:
+                return None
+            group, self._group = self._group, _Group()
+            return group
+
+    def _store(self, group: _Group) -> None:
+        self._kept.update(group.rows)
+        known: dict[str, Call] = {}
+        if self._failure is None:
+            try:
+                known = self._journal.commit(self._kept)
+                self._kept = Rows()
+            except StoreError as error:
+                self._failure = error
+                self._journal.release_reserve()
+        if self._failure is not None:
+            self._rescue()
+        self._loop.call_soon_threadsafe(_settle, group.waiting, known, self._failure)
+
+    def _rescue(self) -> None:
+        """Commit replies, then what is derived from them; what the disk still refuses stays kept."""
+        self._kept.intents.clear()
+        try:
+            self._journal.commit(Rows(calls=self._kept.calls))
+            self._kept.calls.clear()
+            self._journal.commit(self._kept)
+            self._kept = Rows()
+        except StoreError:
+            pass  # the first failure is the one that is told
+
+    # --- on the event loop, at the thread's bidding -------------------------------------------------------
+
+    def _end(self) -> None:
+        """Say that the thread has ended, and let nobody wait for it any more."""
+        if not self._closing:
+            self._failure = self._failure or StoreError(
+                "the journal's writer broke off; this is a fault of llmops"
+            )
+        stopped = self._failure or StoreError("the journal's writer has ended")
+        for group in (self._taken, self._group):
+            _settle(group.waiting, {}, stopped)
+        self._ended.set_result(None)
+
+
+def _settle(
+    waiting: Iterable[tuple[asyncio.Future[Call | None], str | None]],
+    known: Mapping[str, Call],
+    failure: StoreError | None,
+) -> None:
+    for future, call_id in waiting:
+        if future.done():  # whoever waited was cancelled
+            continue
+        if failure is not None:
+            future.set_exception(_again(failure))
+        else:
+            future.set_result(None if call_id is None else known.get(call_id))
+
+
+def _again(failure: StoreError) -> StoreError:
+    """Return the failure anew: one exception raised in many tasks would gather all their tracebacks."""
+    return type(failure)(*failure.args)

@@ -1,0 +1,488 @@
+"""A model server on this machine: a real one for HTTP, a made-up one for what it says.
+
+It speaks the chat routes of OpenAI and of Azure inference, answers by the request alone, so that a run can be
+repeated, keeps a ledger of what it received, and fails on demand: `[[fault:NAME]]` anywhere in the messages,
+`[[fault:NAME:2]]` for the first two requests of an idempotency key. NAME is one of FAULTS or an HTTP status.
+
+    with running_model_server(delay_ms=50) as server:      # in a thread of the test
+    python tests/model_server.py --delay-ms 50 --ledger ledger.jsonl      # prints its base URL first
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gzip
+import hashlib
+import json
+import re
+import signal
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    import ssl
+
+MARKER = re.compile(r"\[\[fault:([a-z0-9_-]+)(?::(\d+))?\]\]")
+LABELS = re.compile(r":\s*([A-Za-z][\w-]*(?:, [A-Za-z][\w-]*)+)")
+MEGABYTE = b" " * 1_000_000
+
+
+@dataclass
+class Received:
+    """One request as it came. Times are seconds since the epoch; status, answered_at None until it ends."""
+
+    call_id: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
+    body: dict[str, Any] = field(repr=False)
+    fault: str
+    arrived_at: float
+    answered_at: float | None = None
+    status: int | None = None
+
+
+# --- what it answers --------------------------------------------------------------------------------------
+
+
+def reply_text(body: dict[str, Any]) -> str:
+    """Return the answer: of the asked form, or one of the listed labels, or an echo of the request's hash."""
+    said = [message["content"] for message in body["messages"]]
+    digest = hashlib.sha256(json.dumps([said, body.get("seed")]).encode()).hexdigest()
+    wanted = body.get("response_format", {}).get("json_schema")
+    if wanted:
+        return json.dumps(_filled(wanted["schema"], digest))
+    listed = LABELS.findall(said[0])
+    if listed:
+        return str(_picked(listed[-1].split(", "), said[-1], digest))
+    return f"echo {digest[:12]}"
+
+
+def _picked(labels: list[Any], text: str, digest: str) -> Any:
+    named = [label for label in labels if str(label) in text]
+    return named[0] if named else labels[int(digest, 16) % len(labels)]
+
+
+def _filled(schema: dict[str, Any], digest: str) -> Any:
+    if "enum" in schema:
+        return _picked(schema["enum"], "", digest)
+    low = schema.get("minimum", 0)
+    made: dict[str, Callable[[], Any]] = {
+        "object": lambda: {key: _filled(part, digest) for key, part in schema.get("properties", {}).items()},
+        "array": lambda: [_filled(schema.get("items", {}), digest)],
+        "integer": lambda: low + int(digest, 16) % (schema.get("maximum", low + 10) - low + 1),
+        "number": lambda: low + int(digest, 16) % 100 / 100 * (schema.get("maximum", low + 1) - low),
+        "boolean": lambda: int(digest, 16) % 2 == 0,
+    }
+    return made.get(schema.get("type", ""), lambda: f"echo {digest[:12]}")()
+
+
+def whole_reply(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the completion, cut at max_tokens; a word counts as one token."""
+    words = re.findall(r"\s*\S+", reply_text(body))
+    limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
+    kept = words[:limit]
+    sent = sum(len(str(message["content"]).split()) for message in body["messages"])
+    return {
+        "id": "chatcmpl-test",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body.get("model", "only-model"),
+        "system_fingerprint": "fp_test",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "".join(kept)},
+                "finish_reason": "stop" if len(kept) == len(words) else "length",
+            }
+        ],
+        "usage": {"prompt_tokens": sent, "completion_tokens": len(kept), "total_tokens": sent + len(kept)},
+    }
+
+
+def streamed_reply(reply: dict[str, Any], *, with_usage: bool) -> list[bytes]:
+    """Return the events of a completion: the role, each word, how it finished, the usage, the end."""
+    head = {key: reply[key] for key in ("id", "created", "model", "system_fingerprint")}
+    choice = reply["choices"][0]
+    words = re.findall(r"\s*\S+", choice["message"]["content"])
+    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]
+    pieces = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    pieces[-1]["finish_reason"] = choice["finish_reason"]
+    chunks: list[dict[str, Any]] = [{**head, "choices": [piece]} for piece in pieces]
+    if with_usage:
+        chunks.append({**head, "choices": [], "usage": reply["usage"]})
+    return [*(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks), b"data: [DONE]\n\n"]
+
+
+# --- how it fails -----------------------------------------------------------------------------------------
+
+Edit = Callable[[dict[str, Any]], Any]
+Spoil = Callable[[bytes], tuple[bytes, dict[str, str]]]
+Disturb = Callable[[list[bytes]], list[bytes]]
+
+
+def _untouched(good: Any) -> Any:
+    return good
+
+
+def _plain(good: bytes) -> tuple[bytes, dict[str, str]]:
+    return good, {}
+
+
+def _message(**fields: Any) -> Edit:
+    def edit(reply: dict[str, Any]) -> dict[str, Any]:
+        reply["choices"][0]["message"] |= fields
+        return reply
+
+    return edit
+
+
+def _choice(**fields: Any) -> Edit:
+    def edit(reply: dict[str, Any]) -> dict[str, Any]:
+        reply["choices"][0] |= fields
+        return reply
+
+    return edit
+
+
+def _with(**fields: Any) -> Edit:
+    return lambda reply: {**reply, **fields}
+
+
+def _filtered(reply: dict[str, Any]) -> dict[str, Any]:
+    return dict(_message(content=None)(_choice(finish_reason="content_filter")(reply)))
+
+
+# A reply that is JSON but not what was asked for, from the good one.
+EDITS: dict[str, Edit] = {
+    "array": lambda reply: [reply],
+    "error-object": lambda _: {"error": {"message": "made to fail", "code": "server_error"}},
+    "no-choices": lambda reply: {key: value for key, value in reply.items() if key != "choices"},
+    "empty-choices": _with(choices=[]),
+    "mistyped-choices": _with(choices="none"),
+    "mistyped-message": _choice(message="hello"),
+    "mistyped-content": _message(content=["hello"]),
+    "null-content": _message(content=None),
+    "tool-calls": _message(content=None, tool_calls=[{"id": "1", "type": "function"}]),
+    "refusal": _message(content=None, refusal="I cannot help with that."),
+    "finish_filter": _filtered,
+    "length": _choice(finish_reason="length"),
+    "usage-missing": _with(usage=None),
+    "usage-strings": _with(usage={"prompt_tokens": "12", "completion_tokens": "3"}),
+    "usage-negative": _with(usage={"prompt_tokens": -1, "completion_tokens": 3}),
+    "usage-huge": _with(usage={"prompt_tokens": 10**30, "completion_tokens": 3}),
+    "other-model": _with(model="another-model"),
+    "surrogate": _message(content="a\ud800b\0c"),
+}
+
+# A body that is not even that: bytes and their content type, from the good one's bytes.
+BODIES: dict[str, Spoil] = {
+    "html": lambda _: (b"<html><body>Welcome to the proxy</body></html>", {"Content-Type": "text/html"}),
+    "empty": lambda _: (b"", {}),
+    "truncated-json": lambda good: (good[: len(good) // 2], {}),
+    "deep-json": lambda _: (b"[" * 200_000, {}),
+    "invalid-utf8": lambda good: (good.replace(b"echo", b"\xff\xfe"), {}),
+    "bom": lambda good: (b"\xef\xbb\xbf" + good, {}),
+    "gzip": lambda good: (gzip.compress(good), {"Content-Encoding": "gzip"}),
+    "gzip-broken": lambda good: (good, {"Content-Encoding": "gzip"}),
+    "brotli": lambda good: (good, {"Content-Encoding": "br"}),
+    "gzip-bomb": lambda _: (gzip.compress(MEGABYTE * 100, 1), {"Content-Encoding": "gzip"}),
+    "big-body": lambda _: (MEGABYTE * 40, {}),
+}
+
+_FILTERED = {
+    "code": "content_filter",
+    "message": "The prompt was filtered.",
+    "innererror": {
+        "code": "ResponsibleAIPolicyViolation",
+        "content_filter_result": {
+            "hate": {"filtered": False},
+            "violence": {"filtered": True, "severity": "high"},
+        },
+    },
+}
+_LONG = {
+    "code": "context_length_exceeded",
+    "message": "This model's maximum context length is 4096 tokens, and the messages have 5000.",
+}
+_DATES = {"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After": "Wed, 21 Oct 2015 07:28:03 GMT"}
+QUOTA_CODES = (
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+)
+
+# An answer that is no success: status, error and headers. Any three digits do as well.
+STATUSES: dict[str, tuple[int, dict[str, Any], dict[str, str]]] = {
+    "content_filter": (400, _FILTERED, {"Retry-After": "1"}),
+    "context_length": (400, _LONG, {}),
+    "unknown-model": (400, {"code": "unknown_model", "message": "Unknown model"}, {}),
+    "quota": (
+        429,
+        {"code": None, "type": "insufficient_quota", "message": "no credit"},
+        {"Retry-After": "1"},
+    ),
+    **{code: (429, {"code": code, "message": "no credit"}, {}) for code in QUOTA_CODES},
+    "retry-after": (429, {"code": "rate_limit_exceeded"}, {"Retry-After": "2", "retry-after-ms": "50"}),
+    "retry-after-ms": (429, {"code": "rate_limit_exceeded"}, {"x-ms-retry-after-ms": "50"}),
+    "retry-after-date": (429, {"code": "rate_limit_exceeded"}, _DATES),
+    "retry-after-soon": (429, {"code": "rate_limit_exceeded"}, {"Retry-After": "soon"}),
+    "503-retry-after": (503, {"message": "busy"}, {"Retry-After": "3"}),
+    "401-retry-after": (401, {"message": "no"}, {"Retry-After": "3"}),
+}
+
+
+def _sse_error(events: list[bytes]) -> list[bytes]:
+    return [*events[:2], b'data: {"error": {"message": "made to fail", "code": "server_error"}}\n\n']
+
+
+def _sse_split(events: list[bytes]) -> list[bytes]:
+    joined = b"".join(events).replace(b"\n", b"\r\n")
+    return [joined[at : at + 1] for at in range(len(joined))]
+
+
+# A stream that goes wrong, from the events of the good one; how it ends is in ENDINGS.
+STREAMS: dict[str, Disturb] = {
+    "sse-bad-json": lambda events: [*events[:2], b"data: {half\n\n", *events[2:]],
+    "sse-array": lambda events: [*events[:2], b"data: []\n\n", *events[2:]],
+    "sse-comment": lambda events: [b": ping\n\n", *events[:2], b": ping\n", *events[2:]],
+    "sse-event-only": lambda events: [*events[:2], b"event: ping\n\n", b"id: 7\n\n", *events[2:]],
+    "sse-no-done": lambda events: events[:2],
+    "sse-finish-no-done": lambda events: events[:-1],
+    "sse-nothing": lambda _: [],
+    "sse-error": _sse_error,
+    "sse-error-event": lambda events: [*events[:2], b'event: error\ndata: {"message": "overloaded"}\n\n'],
+    "sse-quota": lambda events: [*events[:2], b'data: {"error": {"code": "insufficient_quota"}}\n\n'],
+    "sse-crlf": _sse_split,
+    "sse-cut": lambda events: events[:2],
+    "sse-reset": lambda events: events[:2],
+    "sse-stall": lambda events: events[:2],
+    "sse-open": lambda events: events,
+    "sse-huge": lambda _: [b"data: ", *[MEGABYTE] * 40],
+}
+ENDINGS = {"sse-cut": "cut", "sse-reset": "reset", "sse-stall": "stall", "sse-open": "stall"}
+
+WIRES = (
+    "reset",
+    "close",
+    "stall",
+    "stall-body",
+    "drip",
+    "short-body",
+    "redirect",
+    "redirect-loop",
+    "401-echo",
+)
+FAULTS = (*EDITS, *BODIES, *STATUSES, *STREAMS, *WIRES, "echo-key")
+
+
+# --- the server -------------------------------------------------------------------------------------------
+
+
+class ModelServer:
+    """What the server is set to, and what it has received. elsewhere: where the fault `redirect` points."""
+
+    def __init__(self, *, delay_ms: float = 0.0, ledger: Path | None = None) -> None:
+        self.base_url = ""
+        self.delay_s = delay_ms / 1000
+        self.elsewhere = ""
+        self.received: list[Received] = []
+        self._ledger = ledger
+        self._failed: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def openai_url(self) -> str:
+        """The endpoint for OpenAI clients."""
+        return f"{self.base_url}/v1"
+
+    @property
+    def azure_url(self) -> str:
+        """The endpoint for Azure inference clients."""
+        return f"{self.base_url}/models"
+
+    def application(self) -> web.Application:
+        """Return the routes."""
+        app = web.Application(client_max_size=2**30)
+        for route in ("/v1/chat/completions", "/chat/completions", "/models/chat/completions"):
+            app.router.add_post(route, self._chat)
+        return app
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        arrived_at = time.time()
+        body = json.loads(await request.read())
+        call_id = request.headers.get("Idempotency-Key", "")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        fault = self._due(json.dumps(body["messages"]), call_id)
+        noted = Received(call_id, request.path, dict(request.query), headers, body, fault, arrived_at)
+        self.received.append(noted)
+        try:
+            response = await self._answer(request, body, fault)
+            noted.status = response.status
+            return response
+        finally:
+            noted.answered_at = time.time()
+            self._write(noted)
+
+    def _due(self, text: str, call_id: str) -> str:
+        """Return the fault that is due for a request, empty for none."""
+        found = MARKER.search(text)
+        if found is None:
+            return ""
+        name, times = found.groups()
+        self._failed[call_id, name] += 1
+        return "" if times and self._failed[call_id, name] > int(times) else name
+
+    def _write(self, noted: Received) -> None:
+        if self._ledger is not None:
+            shown = {key: value for key, value in asdict(noted).items() if key != "headers"}
+            with self._ledger.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(shown) + "\n")
+
+    async def _answer(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        if fault in WIRES:
+            return await self._break(request, fault)
+        if fault in STATUSES or fault.isdigit():
+            plain = int(fault) if fault.isdigit() else 0
+            status, error, headers = STATUSES.get(fault, (plain, {"message": "made to fail"}, {}))
+            return web.json_response({"error": error}, status=status, headers=headers)
+        reply = whole_reply(body)
+        if fault == "echo-key":
+            reply["choices"][0]["message"]["content"] = request.headers.get("Authorization", "")
+        if body.get("stream") and (fault in ("", "echo-key") or fault in STREAMS):
+            return await self._stream(request, reply, fault, with_usage=_wants_usage(request, body))
+        edit: Edit = EDITS.get(fault, _untouched)
+        spoil: Spoil = BODIES.get(fault, _plain)
+        content, headers = spoil(json.dumps(edit(reply)).encode())
+        return web.Response(body=content, headers={"Content-Type": "application/json", **headers})
+
+    async def _stream(
+        self, request: web.Request, reply: dict[str, Any], fault: str, *, with_usage: bool
+    ) -> web.StreamResponse:
+        events = streamed_reply(reply, with_usage=with_usage)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        disturb: Disturb = STREAMS.get(fault, _untouched)
+        for event in disturb(events):
+            await response.write(event)
+        await _end(request, ENDINGS.get(fault, "end"))
+        return response
+
+    async def _break(self, request: web.Request, fault: str) -> web.StreamResponse:
+        if fault == "401-echo":
+            said = f"no such key: {request.headers.get('Authorization')}"
+            return web.json_response({"error": {"message": said}}, status=401)
+        if fault.startswith("redirect"):
+            to = self.elsewhere if fault == "redirect" else str(request.url)
+            return web.Response(status=307, headers={"Location": to})
+        if fault in ("reset", "close", "stall"):
+            await _end(request, "cut" if fault == "close" else fault)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response.content_length = 1000
+        await response.prepare(request)
+        await response.write(b'{"id": "chatcmpl-test", ')
+        while fault == "drip":
+            await asyncio.sleep(0.02)
+            await response.write(b" ")
+        await _end(request, "stall" if fault == "stall-body" else "cut")
+        return response
+
+
+def _wants_usage(request: web.Request, body: dict[str, Any]) -> bool:
+    """Return whether a stream tells its usage: OpenAI's when asked to, Azure's always."""
+    return bool(body.get("stream_options", {}).get("include_usage", "api-version" in request.query))
+
+
+async def _end(request: web.Request, ending: str) -> None:
+    """End an answer as asked: `stall` for ever, `cut` or `reset` the connection, or let it `end` as usual."""
+    if ending == "end" or request.transport is None:
+        return
+    if ending == "reset":
+        sock = request.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    if ending == "cut":
+        request.transport.close()
+    await asyncio.Event().wait()  # cancelled when the connection is gone, or the server stops
+
+
+async def serve(
+    server: ModelServer, ready: Callable[[], None], *, port: int = 0, tls: ssl.SSLContext | None = None
+) -> None:
+    """Serve until cancelled; `ready` is called once the base URL is known."""
+    runner = web.AppRunner(
+        server.application(), handler_cancellation=True, shutdown_timeout=0.1, access_log=None
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls, backlog=1024).start()
+        server.base_url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
+        ready()
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.contextmanager
+def running_model_server(
+    *, delay_ms: float = 0.0, ledger: Path | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[ModelServer]:
+    """Give a server that runs in a thread of its own until the block ends."""
+    server = ModelServer(delay_ms=delay_ms, ledger=ledger)
+    loop = asyncio.new_event_loop()
+    ready = threading.Event()
+    serving = loop.create_task(serve(server, ready.set, tls=tls))
+    thread = threading.Thread(target=_run, args=(loop, serving), daemon=True)
+    thread.start()
+    try:
+        if not ready.wait(timeout=10):
+            raise RuntimeError("the model server did not start")
+        yield server
+    finally:
+        loop.call_soon_threadsafe(serving.cancel)
+        thread.join(timeout=10)
+
+
+def _run(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[None]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        loop.run_until_complete(serving)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+async def _serve_process(port: int, delay_ms: float, ledger: Path | None) -> None:
+    server = ModelServer(delay_ms=delay_ms, ledger=ledger)
+    task = asyncio.current_task()
+    if task is not None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await serve(server, lambda: print(server.base_url, flush=True), port=port)
+
+
+def main() -> None:
+    """Run as a process; the first line on stdout is the base URL."""
+    parser = argparse.ArgumentParser(description="A model server for tests.")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--delay-ms", type=float, default=0.0)
+    parser.add_argument("--ledger", type=Path)
+    options = parser.parse_args()
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_serve_process(options.port, options.delay_ms, options.ledger))
+
+
+if __name__ == "__main__":
+    main()

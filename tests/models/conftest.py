@@ -1,0 +1,64 @@
+"""A model server for the tests of models, and one call to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llmops.definitions.project import ModelDefinition
+from llmops.models import open_model
+from llmops.records import Message, Reply, Request
+from tests.model_server import ModelServer, running_model_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+KEY = "sk-canary/0123+456789="
+
+
+@pytest.fixture(scope="session")
+def model_server() -> Iterator[ModelServer]:
+    """Give one server for all tests; a test tells its requests by their call id."""
+    with running_model_server() as server:
+        yield server
+
+
+@pytest.fixture
+def key() -> str:
+    """Give the key that every request carries and nothing else may show."""
+    return KEY
+
+
+@pytest.fixture
+def ask(model_server: ModelServer) -> Callable[..., Reply]:
+    """Give a function that opens a model, asks once and closes it."""
+
+    def ask(
+        provider: str,
+        text: str,
+        *,
+        call_id: str = "call",
+        timeout_s: float = 20.0,
+        endpoint: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> Reply:
+        default = model_server.azure_url if provider == "azure_inference" else model_server.openai_url
+        if provider != "embedded":
+            fields |= {"endpoint_env": "MODEL_URL", "api_key_env": "MODEL_KEY"}
+        definition = ModelDefinition(provider=provider, model="some-model", **fields)
+        environment = {"MODEL_URL": endpoint or default, "MODEL_KEY": KEY}
+        request = Request(messages=(Message(role="user", content=text),), parameters=parameters or {})
+
+        async def once() -> Reply:
+            model = open_model("tested", definition, environment)
+            try:
+                return await model.complete(request, call_id=call_id, timeout_s=timeout_s)
+            finally:
+                await model.close()
+
+        return asyncio.run(once())
+
+    return ask

@@ -1,0 +1,452 @@
+"""What every model must do, over the whole table of kinds; what every HTTP model must make of every fault."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from socket import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llmops.definitions.project import ModelDefinition
+from llmops.errors import (
+    AccessError,
+    ModelError,
+    ModelTimeoutError,
+    RateLimitError,
+    RefusalError,
+    ReplyError,
+    RequestError,
+    UnavailableError,
+)
+from llmops.models import PROVIDERS, model_class, open_model
+from llmops.models.access import Secret
+from llmops.records import Message, Reply, Request, Status
+from tests.model_server import FAULTS, QUOTA_CODES, STREAMS, ModelServer, Received, running_model_server
+
+if TYPE_CHECKING:
+    from llmops.models.base import Model
+
+HTTP_PROVIDERS = sorted(set(PROVIDERS) - {"embedded"})
+LARGE = {"big-body", "gzip-bomb", "sse-huge"}
+SENTENCE = "The parcel never came. I want my money back, and I want it soon."
+
+Ask = Callable[..., Reply]
+
+http_only = pytest.mark.parametrize("provider", HTTP_PROVIDERS)
+streamed_or_not = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+
+
+@pytest.fixture(params=sorted(PROVIDERS))
+def provider(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def received(server: ModelServer, call_id: str) -> list[Received]:
+    return [noted for noted in server.received if noted.call_id == call_id]
+
+
+def failure(ask: Ask, *arguments: str, **fields: object) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        ask(*arguments, **fields)
+    return caught.value
+
+
+def opened(provider: str, server: ModelServer, *, stream: bool = False, key: str = "k") -> Model:
+    url = server.azure_url if provider == "azure_inference" else server.openai_url
+    reached: dict[str, Any] = {"endpoint_env": "URL", "api_key_env": "KEY"} if provider != "embedded" else {}
+    definition = ModelDefinition(provider=provider, model="some-model", stream=stream, **reached)
+    return open_model("tested", definition, {"URL": url, "KEY": key})
+
+
+# --- every kind -------------------------------------------------------------------------------------------
+
+
+def test_every_kind_names_its_version_and_its_parameters(provider: str) -> None:
+    kind = model_class(provider)
+    assert kind.version.partition("@")[0] == provider
+    known = {"temperature", "top_p", "max_tokens", "seed", "stop", "reasoning_effort"}
+    assert {"temperature", "max_tokens", "seed", "stop"} <= kind.parameters <= known
+
+
+def test_every_kind_answers_with_text_an_outcome_and_its_cost_in_tokens(provider: str, ask: Ask) -> None:
+    reply = ask(provider, SENTENCE)
+    assert reply.text
+    assert reply.status is Status.OK
+    assert reply.finish_reason == "stop"
+    assert reply.model
+    assert reply.raw
+    assert reply.usage is not None
+    assert reply.usage.input_tokens > 0
+    assert reply.usage.output_tokens > 0
+    assert reply.latency_s > 0
+
+
+def test_every_kind_answers_alike_when_asked_alike(provider: str, ask: Ask) -> None:
+    first, second = (ask(provider, SENTENCE, call_id=call_id) for call_id in ("one", "two"))
+    assert first.text == second.text
+    assert first.raw == second.raw
+
+
+def test_every_kind_says_when_max_tokens_cut_its_answer_f16(provider: str, ask: Ask) -> None:
+    whole = ask(provider, SENTENCE)
+    cut = ask(provider, SENTENCE, parameters={"max_tokens": 1})
+    assert cut.status is Status.TRUNCATED
+    assert cut.finish_reason == "length"
+    assert cut.text != whole.text
+    assert whole.text.startswith(cut.text)
+
+
+def test_no_answer_is_given_to_another_call_f36(provider: str, model_server: ModelServer) -> None:
+    texts = [f"Parcel {number} never came. Where is parcel {number}?" for number in range(60)]
+
+    async def ask_all() -> tuple[list[str], list[str]]:
+        model = opened(provider, model_server)
+        try:
+            alone = [await said(model, text) for text in texts]
+            return alone, await asyncio.gather(*(said(model, text) for text in texts))
+        finally:
+            await model.close()
+
+    async def said(model: Model, text: str) -> str:
+        request = Request(messages=(Message(role="user", content=text),))
+        return (await model.complete(request, call_id=text.split()[1], timeout_s=30)).text
+
+    alone, together = asyncio.run(ask_all())
+    assert together == alone
+    assert len(set(alone)) == len(texts)
+
+
+def test_every_kind_closes_whether_or_not_it_was_asked(provider: str, model_server: ModelServer) -> None:
+    async def close_twice() -> None:
+        model = opened(provider, model_server)
+        await model.close()
+        await model.close()
+
+    asyncio.run(close_twice())
+
+
+def test_opening_models_imports_no_sdk() -> None:
+    program = f"""
+import sys
+from llmops.definitions.project import ModelDefinition
+from llmops.models import open_model
+variables = dict(URL="http://localhost", KEY="k")
+for provider in {sorted(PROVIDERS)!r}:
+    reached = dict(endpoint_env="URL", api_key_env="KEY") if provider != "embedded" else dict()
+    open_model("m", ModelDefinition(provider=provider, model="m", **reached), variables)
+heavy = set("openai httpx2 azure aiohttp anyio numpy scipy".split()) & set(sys.modules)
+sys.exit(f"imported: {{heavy}}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --- every HTTP kind: what goes out -----------------------------------------------------------------------
+
+
+@http_only
+@streamed_or_not
+def test_a_request_carries_its_call_id_and_its_key(
+    provider: str, stream: bool, ask: Ask, key: str, model_server: ModelServer
+) -> None:
+    call_id = f"carries-{provider}-{stream}"
+    ask(
+        provider,
+        SENTENCE,
+        call_id=call_id,
+        stream=stream,
+        parameters={"temperature": 0, "seed": 7, "stop": ["x"]},
+    )
+    (noted,) = received(model_server, call_id)
+    assert noted.headers["x-client-request-id"] == call_id
+    assert noted.headers["authorization"] == f"Bearer {key}"
+    assert noted.headers["accept-encoding"] == "identity"
+    expected = {
+        "model": "some-model",
+        "messages": [{"role": "user", "content": SENTENCE}],
+        "temperature": 0,
+        "seed": 7,
+        "stop": ["x"],
+    }
+    if stream:
+        expected["stream"] = True
+    assert {key: noted.body[key] for key in noted.body if key != "stream_options"} == expected
+
+
+@http_only
+def test_a_parameter_that_is_not_taken_is_refused_before_anything_is_sent(
+    provider: str, ask: Ask, model_server: ModelServer
+) -> None:
+    error = failure(ask, provider, SENTENCE, call_id=f"unknown-{provider}", parameters={"top_k": 3})
+    assert type(error) is RequestError
+    assert error.sent is False
+    assert not received(model_server, f"unknown-{provider}")
+
+
+@http_only
+def test_a_closed_model_sends_nothing(provider: str, model_server: ModelServer) -> None:
+    async def ask_closed() -> None:
+        model = opened(provider, model_server)
+        await model.close()
+        request = Request(messages=(Message(role="user", content=SENTENCE),))
+        await model.complete(request, call_id=f"closed-{provider}", timeout_s=5)
+
+    with pytest.raises(RequestError, match="closed"):
+        asyncio.run(ask_closed())
+    assert not received(model_server, f"closed-{provider}")
+
+
+# --- every HTTP kind: outcomes ----------------------------------------------------------------------------
+
+
+@http_only
+@pytest.mark.parametrize(
+    ("fault", "status", "text"),
+    [
+        ("refusal", Status.REFUSED, "I cannot help with that."),
+        ("finish_filter", Status.FILTERED, ""),
+        ("length", Status.TRUNCATED, "echo"),
+        ("surrogate", Status.OK, "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c"),
+        ("invalid-utf8", Status.OK, "\N{REPLACEMENT CHARACTER}"),
+        ("bom", Status.OK, "echo"),
+        ("gzip", Status.OK, "echo"),
+        ("other-model", Status.OK, "echo"),
+        ("echo-key", Status.OK, "Bearer ***"),
+    ],
+)
+def test_an_odd_reply_has_an_explicit_outcome_f13_f16_f23_f27(
+    provider: str, fault: str, status: Status, text: str, ask: Ask
+) -> None:
+    reply = ask(provider, f"[[fault:{fault}]]")
+    assert reply.status is status
+    assert reply.text.startswith(text)
+    assert "None" not in reply.text
+    assert reply.model == ("another-model" if fault == "other-model" else "some-model")
+    if fault == "surrogate":
+        assert b"\\ud800" in reply.raw
+    if fault == "invalid-utf8":
+        assert b"\xff\xfe" in reply.raw
+
+
+@http_only
+@pytest.mark.parametrize("fault", ["usage-missing", "usage-strings", "usage-negative", "usage-huge"])
+def test_an_unusable_usage_is_unknown_and_not_nothing_f26(provider: str, fault: str, ask: Ask) -> None:
+    reply = ask(provider, f"[[fault:{fault}]]")
+    assert reply.status is Status.OK
+    assert reply.usage is None
+
+
+PROTOCOL = [
+    "array",
+    "error-object",
+    "no-choices",
+    "empty-choices",
+    "mistyped-choices",
+    "mistyped-message",
+    *("mistyped-content", "null-content", "tool-calls", "html", "empty", "truncated-json", "deep-json"),
+    *("gzip-broken", "brotli", "short-body"),
+]
+ERRORS: dict[str, tuple[type[ModelError], str]] = {
+    **dict.fromkeys(PROTOCOL, (ReplyError, "protocol")),
+    **dict.fromkeys(["big-body", "gzip-bomb"], (ReplyError, "too_large")),
+    **dict.fromkeys(["quota", *QUOTA_CODES], (AccessError, "access")),
+    **dict.fromkeys(
+        ["401", "403", "404", "unknown-model", "401-retry-after", "401-echo"], (AccessError, "access")
+    ),
+    **dict.fromkeys(["redirect-loop", "301"], (AccessError, "access")),
+    **dict.fromkeys(["400", "422"], (RequestError, "request")),
+    "context_length": (RequestError, "context_length"),
+    "content_filter": (RefusalError, "filtered"),
+    **dict.fromkeys(["408", "409", "500", "502", "503", "504", "529"], (UnavailableError, "unavailable")),
+    **dict.fromkeys(["503-retry-after", "reset", "close"], (UnavailableError, "unavailable")),
+    **dict.fromkeys(
+        ["429", "retry-after", "retry-after-ms", "retry-after-soon"], (RateLimitError, "rate_limit")
+    ),
+    "retry-after-date": (RateLimitError, "rate_limit"),
+}
+
+
+@http_only
+@pytest.mark.parametrize("fault", sorted(ERRORS))
+def test_a_fault_is_one_request_and_one_error_of_its_class_f08_to_f32(
+    provider: str, fault: str, ask: Ask, model_server: ModelServer
+) -> None:
+    call_id = f"{fault}-{provider}"
+    error = failure(ask, provider, f"[[fault:{fault}]]", call_id=call_id)
+    assert (type(error), error.kind) == ERRORS[fault]
+    assert error.model == "tested"
+    assert str(error).startswith("model 'tested': ")
+    assert len(received(model_server, call_id)) == 1
+
+
+@http_only
+@pytest.mark.parametrize(
+    ("fault", "seconds"),
+    [
+        ("retry-after", 2.0),
+        ("retry-after-ms", 0.05),
+        ("retry-after-date", 3.0),
+        ("retry-after-soon", None),
+        ("503-retry-after", 3.0),
+        ("401-retry-after", None),
+        ("content_filter", None),
+    ],
+)
+def test_the_service_says_how_long_to_wait_f01_f02_f03_f06_f19(
+    provider: str, fault: str, seconds: float | None, ask: Ask
+) -> None:
+    assert failure(ask, provider, f"[[fault:{fault}]]").retry_after_s == seconds
+
+
+@http_only
+@pytest.mark.parametrize(
+    ("fault", "sent", "body"),
+    [
+        ("reset", None, None),
+        ("close", None, None),
+        ("short-body", True, b'{"id": "chatcmpl-test", '),
+        ("html", True, b"<html><body>Welcome to the proxy</body></html>"),
+    ],
+)
+def test_an_error_tells_what_came_and_whether_it_may_be_billed_f20_f21_f24(
+    provider: str, fault: str, sent: bool | None, body: bytes | None, ask: Ask
+) -> None:
+    error = failure(ask, provider, f"[[fault:{fault}]]")
+    assert error.sent is sent
+    assert error.body == body
+
+
+@http_only
+@pytest.mark.parametrize(
+    ("fault", "sent"), [("stall", None), ("stall-body", True), ("drip", True), ("sse-stall", True)]
+)
+def test_the_deadline_ends_a_call_that_stalls_anywhere_f29(
+    provider: str, fault: str, sent: bool | None, ask: Ask
+) -> None:
+    error = failure(ask, provider, f"[[fault:{fault}]]", timeout_s=0.3, stream=fault == "sse-stall")
+    assert type(error) is ModelTimeoutError
+    assert error.sent is sent
+    assert (error.body is None) == (sent is None)
+
+
+@http_only
+def test_a_redirect_reaches_no_other_origin_f31(provider: str, ask: Ask, model_server: ModelServer) -> None:
+    with running_model_server() as other:
+        model_server.elsewhere = f"{other.base_url}/v1/chat/completions"
+        error = failure(ask, provider, "[[fault:redirect]]")
+        assert type(error) is AccessError
+        assert "never followed" in str(error)
+        assert other.received == []
+
+
+@http_only
+def test_a_request_that_cannot_leave_says_so_f25(provider: str, ask: Ask) -> None:
+    with closing(socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        refused = failure(ask, provider, SENTENCE, endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}")
+    unresolved = failure(ask, provider, SENTENCE, endpoint="https://nowhere.invalid")
+    for error in (refused, unresolved):
+        assert type(error) is UnavailableError
+        assert error.sent is False
+        assert "MODEL_URL" in str(error)
+
+
+# --- every HTTP kind: streams -----------------------------------------------------------------------------
+
+
+@http_only
+def test_a_stream_gives_the_same_reply_and_its_times(provider: str, ask: Ask) -> None:
+    whole = ask(provider, SENTENCE)
+    streamed = ask(provider, SENTENCE, stream=True)
+    kept = {"text", "status", "finish_reason", "model", "system_fingerprint", "usage", "request_id"}
+    assert streamed.model_dump(include=kept) == whole.model_dump(include=kept)
+    assert streamed.raw.startswith(b"data: ")
+    assert (whole.ttft_s, whole.tpot_s) == (None, None)
+    assert streamed.ttft_s is not None
+    assert streamed.tpot_s is not None
+    assert 0 < streamed.ttft_s <= streamed.latency_s
+
+
+@http_only
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ("sse-comment", Status.OK),
+        ("sse-event-only", Status.OK),
+        ("sse-crlf", Status.OK),
+        ("sse-finish-no-done", Status.OK),
+        ("sse-open", Status.OK),
+        ("sse-no-done", Status.TRUNCATED),
+        ("echo-key", Status.OK),
+    ],
+)
+def test_a_stream_is_read_by_the_standard_and_whole_only_when_it_says_so_f30(
+    provider: str, fault: str, status: Status, ask: Ask
+) -> None:
+    reply = ask(provider, f"[[fault:{fault}]]", stream=True)
+    assert reply.status is status
+    assert reply.text == "Bearer ***" if fault == "echo-key" else reply.text.startswith("echo")
+
+
+@http_only
+@pytest.mark.parametrize(
+    ("fault", "kind", "partial"),
+    [
+        ("sse-bad-json", ReplyError, True),
+        ("sse-array", ReplyError, True),
+        ("sse-cut", ReplyError, True),
+        ("sse-reset", ReplyError, True),
+        ("sse-nothing", ReplyError, False),
+        ("sse-huge", ReplyError, False),
+        ("sse-error", UnavailableError, True),
+        ("sse-error-event", UnavailableError, True),
+        ("sse-quota", AccessError, True),
+        ("429", RateLimitError, False),
+    ],
+)
+def test_a_stream_that_goes_wrong_is_an_error_that_keeps_what_came_f30(
+    provider: str, fault: str, kind: type[ModelError], partial: bool, ask: Ask
+) -> None:
+    error = failure(ask, provider, f"[[fault:{fault}]]", stream=True)
+    assert type(error) is kind
+    assert (b'"content": "echo"' in (error.body or b"")) == partial
+
+
+# --- every HTTP kind: the key -----------------------------------------------------------------------------
+
+
+@http_only
+@streamed_or_not
+def test_no_fault_brings_the_key_to_light_s07(
+    provider: str, stream: bool, key: str, model_server: ModelServer
+) -> None:
+    faults = [fault for fault in FAULTS if fault not in LARGE and (stream or fault not in STREAMS)]
+
+    async def seen_of(model: Model, fault: str) -> str:
+        request = Request(messages=(Message(role="user", content=f"[[fault:{fault}]]"),))
+        timeout_s = 0.2 if fault in ("stall", "stall-body", "drip", "sse-stall") else 20.0
+        try:
+            reply = await model.complete(request, call_id=fault, timeout_s=timeout_s)
+        except ModelError as error:
+            body = (error.body or b"").decode("utf-8", "replace")
+            return f"{error!r} {body} {''.join(traceback.format_exception(error))}"
+        return f"{reply!r} {reply.raw.decode('utf-8', 'replace')}"
+
+    async def seen() -> dict[str, str]:
+        model = opened(provider, model_server, stream=stream, key=key)
+        try:
+            return {fault: await seen_of(model, fault) for fault in [*faults, "400", "500"]}
+        finally:
+            await model.close()
+
+    secret = Secret("KEY", key)
+    shown = asyncio.run(seen())
+    assert [fault for fault in shown if secret.scrub(shown[fault]) != shown[fault]] == []
+    assert "***" in shown["401-echo"]
+    assert "***" in shown["echo-key"]

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import ssl
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from llmops.definitions.project import ModelDefinition
+from llmops.errors import AccessError, ModelError, UnavailableError, UsageError
+from llmops.models.openai import OpenAIModel, encode
+from llmops.records import Message, Reply, Request
+from tests.model_server import ModelServer, running_model_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Ask = Callable[..., Reply]
+
+REQUEST = Request(
+    messages=(Message(role="system", content="Be brief."), Message(role="user", content="Hello")),
+    parameters={"temperature": 0, "max_tokens": 8, "stop": ["\n"]},
+)
+
+
+def ask_once(definition: ModelDefinition, environment: dict[str, str], call_id: str = "openai") -> Reply:
+    async def once() -> Reply:
+        model = OpenAIModel("tested", definition, environment)
+        try:
+            return await model.complete(REQUEST, call_id=call_id, timeout_s=20)
+        finally:
+            await model.close()
+
+    return asyncio.run(once())
+
+
+# --- encode -----------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_encoded_as_the_chat_call_that_compatible_servers_take() -> None:
+    assert encode(REQUEST, "some-model", stream=False) == {
+        "model": "some-model",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}],
+        "temperature": 0,
+        "max_tokens": 8,
+        "stop": ["\n"],
+    }
+
+
+def test_a_stream_is_asked_to_tell_its_usage() -> None:
+    streamed = encode(REQUEST, "some-model", stream=True)
+    assert streamed.pop("stream") is True
+    assert streamed.pop("stream_options") == {"include_usage": True}
+    assert streamed == encode(REQUEST, "some-model", stream=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "parameters", "newer"),
+    [
+        ("api.openai.com", {}, True),
+        ("eu.api.openai.com", {}, True),
+        ("mine.openai.azure.com", {}, True),
+        ("localhost", {"reasoning_effort": "low"}, True),
+        ("localhost", {}, False),
+        ("api.openai.com.evil.test", {}, False),
+    ],
+)
+def test_max_tokens_has_its_newer_name_where_the_older_is_refused(
+    host: str, parameters: dict[str, Any], newer: bool
+) -> None:
+    request = Request(messages=REQUEST.messages, parameters={"max_tokens": 8, **parameters})
+    body = encode(request, "m", stream=False, host=host)
+    assert body.get("max_completion_tokens") == (8 if newer else None)
+    assert body.get("max_tokens") == (None if newer else 8)
+
+
+# --- what the environment may not do ----------------------------------------------------------------------
+
+
+def test_nothing_but_our_own_headers_leaves_whatever_the_environment_holds(
+    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-from-the-environment")
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-from-the-environment")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-1")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: sk-custom\nAuthorization: Bearer sk-custom")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    ask_once(ModelDefinition(provider="openai", model="m", endpoint=model_server.openai_url), {}, "bare")
+    (noted,) = [noted for noted in model_server.received if noted.call_id == "bare"]
+    assert set(noted.headers) == {
+        *("accept", "accept-encoding", "connection", "content-length", "content-type", "host"),
+        *("idempotency-key", "user-agent", "x-client-request-id", "x-stainless-raw-response"),
+    }
+
+
+def test_a_model_without_a_name_at_the_service_is_refused_when_opened() -> None:
+    with pytest.raises(UsageError, match="'tested' has no model"):
+        OpenAIModel("tested", ModelDefinition(provider="openai"), {})
+
+
+def test_a_key_goes_to_openai_and_to_no_host_that_a_file_names() -> None:
+    OpenAIModel("tested", ModelDefinition(provider="openai", model="m", api_key_env="K"), {"K": "k"})
+    elsewhere = ModelDefinition(
+        provider="openai", model="m", api_key_env="K", endpoint="https://evil.test/v1"
+    )
+    with pytest.raises(UsageError, match="LLMOPS_SECRET_HOSTS"):
+        OpenAIModel("tested", elsewhere, {"K": "k"})
+
+
+def test_the_proxy_that_the_given_environment_names_is_used(model_server: ModelServer) -> None:
+    definition = ModelDefinition(provider="openai", model="m", endpoint="http://model.invalid/v1")
+    ask_once(definition, {"HTTP_PROXY": model_server.base_url}, "by-proxy")
+    (noted,) = [noted for noted in model_server.received if noted.call_id == "by-proxy"]
+    assert noted.headers["host"] == "model.invalid"
+
+
+@pytest.mark.parametrize("provider", ["azure_inference", "openai"])
+def test_a_proxy_that_refuses_is_no_request_sent(provider: str, model_server: ModelServer) -> None:
+    from llmops.models import open_model
+
+    definition = ModelDefinition(provider=provider, model="m", endpoint_env="U", api_key_env="K")
+    environment = {"U": "https://model.invalid/v1", "K": "k", "HTTPS_PROXY": model_server.base_url}
+
+    async def once() -> None:
+        model = open_model("tested", definition, environment)
+        try:
+            await model.complete(REQUEST, call_id="refused", timeout_s=20)
+        finally:
+            await model.close()
+
+    with pytest.raises(UnavailableError, match="proxy") as caught:
+        asyncio.run(once())
+    assert caught.value.sent is False
+
+
+# --- secure connections -----------------------------------------------------------------------------------
+
+
+def certificate(folder: Path, *, host: str, days: int) -> Path:
+    """Write a self-signed certificate that began long ago and ends in so many days, with its key."""
+    now = dt.datetime.now(dt.UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=100))
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    path = folder / "certificate.pem"
+    path.write_bytes(built.public_bytes(serialization.Encoding.PEM) + private)
+    return path
+
+
+def failure_over_tls(ask: Ask, provider: str, path: Path) -> ModelError:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    with running_model_server(tls=context) as server, pytest.raises(ModelError) as caught:
+        ask(provider, "hello", endpoint=server.openai_url)
+    assert server.received == []
+    return caught.value
+
+
+@pytest.mark.parametrize("provider", ["azure_inference", "openai"])
+def test_a_certificate_that_nobody_vouches_for_is_final_and_says_why_f25(
+    provider: str, ask: Ask, tmp_path: Path
+) -> None:
+    error = failure_over_tls(ask, provider, certificate(tmp_path, host="127.0.0.1", days=1))
+    assert type(error) is AccessError
+    assert error.sent is False
+    assert "self-signed certificate" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("host", "days", "why"), [("127.0.0.1", -1, "expired"), ("127.0.0.2", 1, "not valid for '127.0.0.1'")]
+)
+def test_an_expired_certificate_and_another_hosts_are_final_and_say_why_f25(
+    host: str, days: int, why: str, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = certificate(tmp_path, host=host, days=days)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    error = failure_over_tls(ask, "openai", path)
+    assert type(error) is AccessError
+    assert why in str(error)
+
+
+def test_a_trusted_certificate_lets_the_request_through(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = certificate(tmp_path, host="127.0.0.1", days=1)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    with running_model_server(tls=context) as server:
+        assert ask("openai", "hello", endpoint=server.openai_url).text.startswith("echo")
+
+
+@pytest.mark.parametrize("provider", ["azure_inference", "openai"])
+def test_a_server_that_speaks_no_tls_is_not_to_be_trusted(
+    provider: str, ask: Ask, model_server: ModelServer
+) -> None:
+    plain = model_server.openai_url.replace("http://", "https://")
+    with pytest.raises(AccessError, match="cannot be trusted"):
+        ask(provider, "hello", endpoint=plain)

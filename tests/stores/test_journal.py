@@ -1,0 +1,815 @@
+"""The journal gives back what it was given, tells what is missing, and never harms what it finds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, closing
+from datetime import UTC
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.dialects import postgresql
+
+from llmops.definitions.dataset import Case
+from llmops.errors import StoreError, StoreHeldError
+from llmops.records import (
+    Call,
+    CallState,
+    ErrorInfo,
+    Figure,
+    Interval,
+    Message,
+    Output,
+    Reply,
+    Request,
+    RunStatus,
+    Score,
+    Span,
+    Status,
+    Usage,
+)
+from llmops.stores.journal import Batch, Cell, Journal, open_journal
+from llmops.stores.sqlite import store_error
+from llmops.stores.statements import Inserts
+from tests.stores.conftest import Child, lines
+from tests.stores.samples import (
+    EXACT,
+    NOW,
+    TONE,
+    URL,
+    answered,
+    call_of,
+    case_of,
+    cells_of,
+    digest,
+    evaluator,
+    opened,
+    output_of,
+    run_of,
+    score_of,
+    span_of,
+    store_of,
+)
+
+StartChild = Callable[[str], AbstractContextManager[Child]]
+
+# --- what any record may hold -----------------------------------------------------------------------------
+
+
+def has_split_pair(text: str) -> bool:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") != text
+
+
+NASTY = (
+    "\0",
+    "\ud800",
+    "\udfff",
+    "\u202e\u2066",
+    "\U0001f600",
+    '\\"',
+    "\\u0041",
+    "\u2028\r\n",
+    "é",
+    "e\u0301",
+    "",
+)
+texts = st.one_of(
+    st.sampled_from(NASTY),
+    st.text(st.characters(exclude_categories=()), max_size=20).filter(lambda text: not has_split_pair(text)),
+)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+amounts = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+counts = st.integers(min_value=0, max_value=2**63 - 1)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(2**64, 2**200) | floats | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+mappings = st.dictionaries(texts, values, max_size=3)
+times = st.datetimes(timezones=st.just(UTC))
+statuses = st.sampled_from(Status)
+identities = texts.map(digest)
+
+
+def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+errors = st.builds(ErrorInfo, kind=texts, message=texts, step=maybe(texts))
+usages = st.builds(Usage, input_tokens=st.integers(0, 2**80), output_tokens=counts, estimated=st.booleans())
+requests = st.builds(
+    Request,
+    messages=st.lists(
+        st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=texts), max_size=3
+    ).map(tuple),
+    parameters=mappings,
+    response_format=maybe(mappings),
+)
+replies = st.builds(
+    Reply,
+    text=texts,
+    status=statuses,
+    finish_reason=maybe(texts),
+    model=texts,
+    system_fingerprint=maybe(texts),
+    request_id=maybe(texts),
+    usage=maybe(usages),
+    latency_s=amounts,
+    ttft_s=maybe(floats),
+    tpot_s=maybe(floats),
+    raw=st.binary(max_size=50),
+)
+calls = st.builds(
+    Call,
+    id=st.just(""),
+    model=texts,
+    model_identity=identities,
+    request=requests,
+    state=st.sampled_from(CallState),
+    attempts=counts,
+    reply=maybe(replies),
+    cost_usd=maybe(floats),
+    error=maybe(errors),
+    created_at=times,
+    answered_at=maybe(times),
+)
+spans = st.builds(
+    Span,
+    index=st.just(0),
+    parent=maybe(counts),
+    name=texts,
+    kind=st.sampled_from(["prompt", "chain", "python"]),
+    inputs=values,
+    output=values,
+    status=statuses,
+    call_id=maybe(identities),
+    model=maybe(texts),
+    usage=maybe(usages),
+    cost_usd=maybe(floats),
+    start_s=floats,
+    duration_s=floats,
+    ttft_s=maybe(floats),
+    tpot_s=maybe(floats),
+    error=maybe(errors),
+)
+outputs = st.builds(
+    Output,
+    cell_id=st.just(""),
+    value=values,
+    status=statuses,
+    error=maybe(errors),
+    valid=maybe(st.booleans()),
+    latency_s=maybe(floats),
+    ttft_s=maybe(floats),
+    input_tokens=maybe(counts),
+    output_tokens=maybe(counts),
+    usage_estimated=st.booleans(),
+    cost_usd=maybe(floats),
+    returned_model=maybe(texts),
+    spans=st.lists(spans, max_size=3).map(
+        lambda found: tuple(span.model_copy(update={"index": place}) for place, span in enumerate(found))
+    ),
+    created_at=times,
+)
+scores = st.builds(
+    Score,
+    evaluator=texts,
+    evaluator_identity=st.just(EXACT.identity),
+    value=maybe(floats),
+    label=maybe(texts),
+    truth=maybe(texts),
+    parts=st.dictionaries(texts, floats, max_size=3),
+    rationale=maybe(texts),
+    error=maybe(texts),
+)
+cases = st.builds(
+    Case,
+    id=texts,
+    inputs=mappings,
+    expected=values,
+    metadata=mappings,
+    split=maybe(texts),
+    slice=maybe(texts),
+    cluster=maybe(texts),
+)
+figures = st.builds(
+    Figure,
+    value=maybe(floats),
+    kind=st.sampled_from(["mean", "sum"]),
+    n=st.integers(),
+    interval=maybe(st.builds(Interval, low=floats, high=floats, level=floats)),
+    note=maybe(texts),
+)
+numbers = count()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Give one journal for all examples of a property; each example brings ids of its own."""
+    with closing(opened(tmp_path_factory.mktemp("shared"))) as journal:
+        yield journal
+
+
+# --- records come back unchanged --------------------------------------------------------------------------
+
+
+@given(call=calls)
+def test_a_call_comes_back_unchanged_f27(shared: Journal, call: Call) -> None:
+    call = call.model_copy(update={"id": digest(f"call {next(numbers)}")})
+    shared.apply(Batch(calls=[call]))
+    # A reply without text keeps its raw bytes; no reply has none.
+    assert shared.find_call(call.id) == call
+
+
+@given(case=cases, output=outputs, score=scores, variant=texts)
+def test_a_cell_comes_back_with_its_case_output_and_scores_f27(
+    shared: Journal, case: Case, output: Output, score: Score, variant: str
+) -> None:
+    name = f"cell {next(numbers)}"
+    cell = Cell(0, variant, 3, case.id, digest(name), digest(name))
+    output = output.model_copy(update={"cell_id": cell.cell_id})
+    shared.begin_run(run_of(name), [(cell, case)])
+    shared.apply(Batch(outputs=[output], scores=[(cell.cell_id, cell.case_key, score)]))
+    (row,) = shared.rows(name)
+    assert (row.variant, row.repeat, row.case, row.output, row.scores) == (variant, 3, case, output, (score,))
+    found = list(shared.pending(name, ["another evaluator"], variants=[variant], cases=[case.id], limit=1))
+    redone = output.status in (Status.ERROR, Status.UNKNOWN)
+    assert found == [(cell, case, None if redone else output)]
+
+
+@given(experiment=texts, definition=mappings, metrics=st.dictionaries(texts, figures, max_size=3), time=times)
+def test_a_run_comes_back_unchanged(
+    shared: Journal, experiment: str, definition: dict[str, Any], metrics: dict[str, Figure], time: Any
+) -> None:
+    run = run_of(
+        f"run {next(numbers)}",
+        experiment=experiment,
+        experiment_definition=definition,
+        created_at=time,
+        summary={"a": metrics},
+        slices={"a": {"edge": metrics}},
+    )
+    shared.save_run(run)
+    assert shared.find_run(run.id) == run
+    assert shared.latest_run(experiment) == run
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), {"x": [float("inf")]}, b"bytes", {"deep": {1, 2}}], ids=repr
+)
+def test_a_value_that_json_cannot_hold_is_refused_before_anything_is_written_f62(
+    journal: Journal, value: object
+) -> None:
+    (cell, _), (other, _) = cells_of(1)
+    with pytest.raises(StoreError, match="cannot be stored"):
+        journal.apply(Batch(outputs=[output_of(other), output_of(cell, value)]))
+    assert journal.n_pending("r1", ()) == 0
+    journal.begin_run(run_of(), cells_of(1))
+    assert journal.n_pending("r1", ()) == 2
+
+
+def test_a_count_beyond_64_bits_is_refused_before_anything_is_written(journal: Journal) -> None:
+    (cell, _) = cells_of(1)[0]
+    with pytest.raises(StoreError, match="64 bits"):
+        journal.apply(Batch(outputs=[output_of(cell, input_tokens=2**63)]))
+
+
+def test_a_value_nested_without_end_is_refused_f67(journal: Journal) -> None:
+    value: list[Any] = []
+    for _ in range(200_000):
+        value = [value]
+    with pytest.raises(StoreError, match="cannot be stored"):
+        journal.apply(Batch(outputs=[output_of(cells_of(1)[0][0], value)]))
+    while value:  # taken apart by hand: freeing it in one go would recurse as well
+        value = value.pop()
+
+
+def test_hostile_names_are_only_names_s16(journal: Journal) -> None:
+    name = "x'); DROP TABLE runs; --"
+    cell = Cell(0, name, 0, name, digest(name), digest(name))
+    journal.begin_run(run_of("r1", experiment=name), [(cell, Case(id=name, inputs={}))])
+    assert journal.latest_run(name) is not None
+    assert journal.n_cells("r1", variants=[name], cases=[name]) == 1
+
+
+def test_an_id_that_is_no_text_is_a_store_error(journal: Journal) -> None:
+    with pytest.raises(StoreError):
+        journal.find_run("\udcff")  # what Python makes of a stray byte on the command line
+
+
+# --- runs -------------------------------------------------------------------------------------------------
+
+
+def test_runs_come_newest_first_whatever_the_clock_says_f48(journal: Journal) -> None:
+    later = NOW.replace(year=2030)
+    journal.begin_run(run_of("first", created_at=later), [])
+    journal.begin_run(run_of("second"), [])
+    journal.begin_run(run_of("other", experiment="tone"), [])
+    assert [run.id for run in journal.runs("triage")] == ["second", "first"]
+    assert [run.id for run in journal.runs()] == ["other", "second", "first"]
+    assert journal.latest_run("nothing") is None
+
+
+def test_a_run_begun_again_is_the_newest_and_keeps_its_record_and_cells(journal: Journal) -> None:
+    journal.begin_run(run_of("first"), cells_of(2))
+    journal.save_run(run_of("first", status=RunStatus.COMPLETE))
+    journal.begin_run(run_of("second"), cells_of(2))
+    journal.begin_run(run_of("first"), cells_of(9))
+    latest = journal.latest_run("triage")
+    assert latest is not None
+    assert (latest.id, latest.status) == ("first", RunStatus.COMPLETE)
+    assert journal.n_cells("first") == 4
+
+
+def test_a_run_can_be_begun_with_the_cells_of_another(journal: Journal) -> None:
+    cells = cells_of(1_200)
+    journal.begin_run(run_of("first"), cells)
+    journal.begin_run(run_of("second"), journal.cells("first"))
+    assert list(journal.cells("second")) == cells
+    assert list(journal.cells("none")) == []
+
+
+def test_a_run_whose_cells_break_off_was_not_begun(journal: Journal) -> None:
+    def broken() -> Any:
+        yield from cells_of(2)
+        raise OSError("the dataset went away")
+
+    with pytest.raises(OSError, match="went away"):
+        journal.begin_run(run_of(), broken())
+    assert journal.find_run("r1") is None
+    assert journal.n_cells("r1") == 0
+
+
+def test_the_latest_fresh_number_is_of_that_experiment(journal: Journal) -> None:
+    assert journal.latest_fresh("triage") == 0
+    for number, experiment in enumerate(("triage", "triage", "tone")):
+        journal.begin_run(run_of(f"r{number}", experiment=experiment, fresh=number), [])
+    assert journal.latest_fresh("triage") == 1
+
+
+# --- what is missing --------------------------------------------------------------------------------------
+
+subsets = st.sets(st.integers(0, 23))
+
+
+@given(
+    done=subsets,
+    failed=subsets,
+    exact=subsets,
+    tone=subsets,
+    filters=st.fixed_dictionaries(
+        {
+            "variants": maybe(st.sets(st.sampled_from("abc"))),
+            "cases": maybe(st.sets(st.sampled_from([f"case-{number}" for number in range(5)]))),
+            "limit": maybe(st.integers(0, 5)),
+        }
+    ),
+    wanted=st.sets(st.sampled_from([EXACT.identity, TONE.identity])),
+)
+def test_pending_is_what_lacks_an_output_or_a_score_in_order(
+    shared: Journal,
+    done: set[int],
+    failed: set[int],
+    exact: set[int],
+    tone: set[int],
+    filters: dict[str, Any],
+    wanted: set[str],
+) -> None:
+    name = f"pending {next(numbers)}"
+    cells = [
+        (Cell(c.position, c.variant, c.repeat, c.case_id, c.case_key, digest(name + c.cell_id)), case)
+        for c, case in cells_of(4, variants="abc", repeats=2)
+    ]
+    scored = {EXACT.identity: exact, TONE.identity: tone}
+    batch = Batch()
+    for position in done | failed:
+        status = Status.ERROR if position in failed else Status.TRUNCATED
+        batch.outputs.append(output_of(cells[position][0], status=status, spans=(span_of(), span_of(1))))
+    for version in (EXACT, TONE):
+        for position in scored[version.identity]:
+            cell = cells[position][0]
+            batch.scores.append((cell.cell_id, cell.case_key, score_of(version)))
+    shared.begin_run(run_of(name, n_cells=24), cells)
+    shared.apply(batch)
+
+    def selected(cell: Cell) -> bool:
+        first = [case_of(number).id for number in range(4)][: filters["limit"]]
+        return (
+            (filters["variants"] is None or cell.variant in filters["variants"])
+            and (filters["cases"] is None or cell.case_id in filters["cases"])
+            and cell.case_id in first
+        )
+
+    kept = {output.cell_id: output for output in batch.outputs if output.status is not Status.ERROR}
+    expected = [
+        (cell, case, kept.get(cell.cell_id))
+        for cell, case in cells
+        if selected(cell)
+        and (cell.cell_id not in kept or any(cell.position not in scored[identity] for identity in wanted))
+    ]
+    assert list(shared.pending(name, wanted, **filters)) == expected
+    assert shared.n_pending(name, wanted, **filters) == len(expected)
+    assert shared.n_cells(name, **filters) == sum(selected(cell) for cell, _ in cells)
+
+
+def test_a_score_for_another_expected_answer_does_not_count(journal: Journal) -> None:
+    ((cell, case),) = cells_of(1, variants="a")
+    journal.begin_run(run_of(), [(cell, case)])
+    journal.apply(Batch(outputs=[output_of(cell)], scores=[(cell.cell_id, digest("old case"), score_of())]))
+    assert journal.n_pending("r1", [EXACT.identity]) == 1
+    assert [row.scores for row in journal.rows("r1")] == [()]
+
+
+def test_an_output_is_shared_by_all_runs_that_have_its_cell(journal: Journal) -> None:
+    journal.begin_run(run_of("first"), cells_of(3))
+    journal.apply(Batch(outputs=[output_of(cell) for cell, _ in cells_of(3)]))
+    journal.begin_run(run_of("second"), cells_of(4))
+    assert [cell.case_id for cell, _, _ in journal.pending("second", ())] == ["case-3", "case-3"]
+
+
+def test_pending_leaves_out_what_is_finished_while_it_is_read(journal: Journal) -> None:
+    cells = cells_of(600)
+    journal.begin_run(run_of(), cells)
+    pending = journal.pending("r1", ())
+    first, *_ = next(pending)
+    journal.apply(Batch(outputs=[output_of(cell) for cell, _ in cells]))
+    positions = [cell.position for cell, _, _ in pending]
+    assert first.position == 0
+    assert positions == sorted(positions)
+    assert len(positions) < len(cells) - 1
+    assert journal.n_pending("r1", ()) == 0
+
+
+# --- rows -------------------------------------------------------------------------------------------------
+
+
+def test_rows_come_in_order_with_scores_in_the_order_of_the_runs_evaluators(journal: Journal) -> None:
+    cells = cells_of(700)
+    journal.begin_run(run_of(evaluators=(TONE, EXACT)), cells)
+    foreign = evaluator("foreign")
+    batch = Batch(outputs=[output_of(cell, cell.position, spans=(span_of(),)) for cell, _ in cells])
+    batch.scores = [
+        (cell.cell_id, cell.case_key, score_of(version))
+        for cell, _ in cells
+        for version in (EXACT, foreign, TONE)
+    ]
+    journal.apply(batch)
+    rows = list(journal.rows("r1"))
+    assert [row.output.value for row in rows if row.output] == list(range(1_400))
+    assert {tuple(score.evaluator for score in row.scores) for row in rows} == {("tone", "exact_match")}
+    assert all(row.output is not None and len(row.output.spans) == 1 for row in rows)
+
+
+def test_rows_of_one_variant_may_leave_out_spans_and_have_no_output_yet(journal: Journal) -> None:
+    cells = cells_of(2)
+    journal.begin_run(run_of(), cells)
+    journal.apply(Batch(outputs=[output_of(cells[1][0], spans=(span_of(),))]))
+    first, second = journal.rows("r1", variant="b", with_spans=False)
+    assert (first.case, second.case) == (case_of(0), case_of(1))
+    assert first.output == output_of(cells[1][0])
+    assert second.output is None
+
+
+def test_rows_of_an_unknown_run_are_an_error(journal: Journal) -> None:
+    with pytest.raises(StoreError, match="no run 'r9'"):
+        list(journal.rows("r9"))
+
+
+# --- calls and what came of them --------------------------------------------------------------------------
+
+
+def test_an_intent_stands_as_sent_and_an_answered_one_comes_back(journal: Journal) -> None:
+    old, new = answered(call_of("old")), call_of("new")
+    journal.apply(Batch(calls=[old]))
+    assert journal.apply(Batch(intents=[call_of("old"), new])) == {old.id: old}
+    assert journal.find_call(new.id) == new
+    assert journal.find_call("nothing") is None
+
+
+@pytest.mark.parametrize("state", [CallState.FAILED, CallState.UNKNOWN, CallState.SENT])
+def test_a_call_without_answer_is_sent_again_and_its_attempts_add_up_f09(
+    journal: Journal, state: CallState
+) -> None:
+    call = call_of("one")
+    journal.apply(Batch(calls=[call.model_copy(update={"state": state, "attempts": 3})]))
+    assert journal.apply(Batch(intents=[call])) == {}
+    sent = journal.find_call(call.id)
+    assert sent is not None
+    assert (sent.state, sent.attempts) == (CallState.SENT, 3)
+    journal.apply(Batch(calls=[answered(call, attempts=2)]))
+    assert journal.find_call(call.id) == answered(call, attempts=5)
+
+
+def test_the_first_answer_stays_f36(journal: Journal) -> None:
+    call = call_of("one")
+    journal.apply(Batch(calls=[answered(call, "first")]))
+    journal.apply(Batch(calls=[answered(call, "late")]))
+    journal.apply(Batch(calls=[call.model_copy(update={"state": CallState.FAILED})], intents=[call]))
+    assert journal.find_call(call.id) == answered(call, "first")
+
+
+def test_within_a_batch_an_answer_outweighs_its_intent_and_a_failure(journal: Journal) -> None:
+    call = call_of("one")
+    failed = call.model_copy(update={"state": CallState.FAILED})
+    known = journal.apply(Batch(intents=[call], calls=[answered(call), failed]))
+    assert known == {call.id: answered(call)}
+    assert journal.find_call(call.id) == answered(call)
+
+
+def test_an_output_and_a_score_replace_the_earlier_ones_whole(journal: Journal) -> None:
+    ((cell, case),) = cells_of(1, variants="a")
+    journal.begin_run(run_of(), [(cell, case)])
+    for n_spans, value in ((3, 0.0), (1, 1.0)):
+        output = output_of(cell, n_spans, spans=tuple(span_of(index) for index in range(n_spans)))
+        journal.apply(Batch(outputs=[output], scores=[(cell.cell_id, cell.case_key, score_of(value=value))]))
+        (row,) = journal.rows("r1")
+        assert (row.output, row.scores) == (output, (score_of(value=value),))
+
+
+def test_a_batch_larger_than_a_statement_arrives_whole(journal: Journal) -> None:
+    n = 1_234
+    calls = [answered(call_of(f"call {number}")) for number in range(n)]
+    cells = cells_of(n, variants="a")
+    journal.begin_run(run_of(), cells)
+    made = [
+        output_of(cell, spans=(span_of(call_id=call.id),))
+        for (cell, _), call in zip(cells, calls, strict=True)
+    ]
+    journal.apply(Batch(calls=calls, outputs=made))
+    assert len(journal.apply(Batch(intents=calls))) == n
+    assert sorted(journal.calls_of("r1"), key=lambda call: call.id) == sorted(calls, key=lambda call: call.id)
+    assert [row.output for row in journal.rows("r1")] == made
+
+
+def test_a_call_behind_several_steps_and_cells_is_yielded_once(journal: Journal) -> None:
+    call = answered(call_of("shared"))
+    cells = cells_of(600)
+    journal.begin_run(run_of(), cells)
+    both = tuple(span_of(index, call_id=call.id) for index in range(2))
+    journal.apply(Batch(calls=[call], outputs=[output_of(cell, spans=both) for cell, _ in cells]))
+    assert list(journal.calls_of("r1")) == [call]
+
+
+# --- the outbox -------------------------------------------------------------------------------------------
+
+
+def test_a_run_waits_for_each_target_until_its_newest_revision_is_delivered(journal: Journal) -> None:
+    for name in ("old", "new"):
+        journal.begin_run(run_of(name), [])
+    assert journal.waiting("mlflow") == []
+    for name in ("new", "old", "old"):
+        journal.save_run(run_of(name))
+    assert [journal.revision(name) for name in ("old", "new", "none")] == [2, 1, 0]
+    assert journal.waiting("mlflow") == ["old", "new"]
+    journal.mark_delivered("old", "mlflow", 2, {"parent": "m-1", "children": {"a": "m-2"}})
+    assert journal.waiting("mlflow") == ["new"]
+    assert journal.waiting("elsewhere") == ["old", "new"]
+    journal.save_run(run_of("old"))
+    assert journal.waiting("mlflow") == ["old", "new"]
+
+
+def test_a_failed_delivery_keeps_what_was_delivered_before(journal: Journal) -> None:
+    journal.begin_run(run_of(), [])
+    assert journal.delivery("r1", "mlflow") is None
+    journal.mark_failed("r1", "mlflow", "refused \ud800\0")
+    first = journal.delivery("r1", "mlflow")
+    assert first is not None
+    assert (first.delivered_revision, first.attempts, first.mlflow_ids) == (0, 1, {})
+    assert first.error == "refused \ud800\0"
+    journal.mark_delivered("r1", "mlflow", 4, {"parent": "m-1"})
+    journal.mark_failed("r1", "mlflow", "stalled")
+    last = journal.delivery("r1", "mlflow")
+    assert last is not None
+    assert (last.delivered_revision, last.attempts, last.mlflow_ids) == (4, 3, {"parent": "m-1"})
+    assert last.updated_at >= first.updated_at
+
+
+def test_a_late_word_of_an_older_delivery_does_not_set_it_back(journal: Journal) -> None:
+    journal.begin_run(run_of(), [])
+    for revision in (3, 2):
+        journal.mark_delivered("r1", "mlflow", revision, {})
+    delivery = journal.delivery("r1", "mlflow")
+    assert delivery is not None
+    assert delivery.delivered_revision == 3
+    assert delivery.error is None
+
+
+# --- opening ----------------------------------------------------------------------------------------------
+
+
+def test_a_relative_store_starts_at_the_project_and_its_folder_is_made(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    assert store_of(tmp_path).is_file()
+
+
+def test_a_store_that_must_exist_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store here yet"):
+        open_journal(URL, root=tmp_path, create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("not a url", "no database URL"),
+        ("postgresql://host/db", "not supported yet"),
+        ("sqlite://", "must outlive"),
+        ("sqlite:///:memory:", "must outlive"),
+    ],
+)
+def test_a_url_that_names_no_file_is_refused(tmp_path: Path, url: str, message: str) -> None:
+    with pytest.raises(StoreError, match=message):
+        open_journal(url, root=tmp_path)
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"not a database at all" * 1_000)
+
+
+def only_a_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def broken_inside(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + b"\xff" * 3_996 + content[4_096:])
+
+
+def newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+
+def foreign(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE runs (id TEXT)")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (garbage, "not a store"),
+        (only_a_header, "not a store"),
+        (cut_short, "cut short"),
+        (broken_inside, "damaged"),
+        (newer, "newer than"),
+        (foreign, "not a store"),
+    ],
+)
+def test_what_is_no_good_store_is_refused_and_left_as_it_is_f53(
+    tmp_path: Path, harm: Callable[[Path], None], message: str
+) -> None:
+    with closing(opened(tmp_path)) as journal:
+        journal.save_run(run_of())
+    harm(store_of(tmp_path))
+    before = store_of(tmp_path).read_bytes()
+    with pytest.raises(StoreError, match=message):
+        opened(tmp_path)
+    assert store_of(tmp_path).read_bytes() == before
+
+
+def test_damage_found_later_is_a_store_error_f53(tmp_path: Path) -> None:
+    cells = cells_of(2_000)
+    with closing(opened(tmp_path)) as journal:
+        journal.begin_run(run_of(), cells)
+    path = store_of(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: 40 * 4_096] + b"\xff" * (len(content) - 40 * 4_096))
+    with closing(opened(tmp_path)) as journal, pytest.raises(StoreError, match="damaged"):
+        list(journal.pending("r1", ()))
+
+
+def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
+    store_of(tmp_path).parent.mkdir()
+    store_of(tmp_path).touch()
+    with closing(opened(tmp_path)) as journal:
+        assert journal.runs() == []
+
+
+def test_a_store_below_a_file_is_refused_with_what_to_do_f47(tmp_path: Path) -> None:
+    (tmp_path / ".llmops").write_text("a file where a folder belongs")
+    with pytest.raises(StoreError, match="name another store"):
+        opened(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("place", ["folder", "file"])
+def test_a_read_only_place_is_refused_with_what_to_do_f47(tmp_path: Path, place: str) -> None:
+    opened(tmp_path).close()
+    path = store_of(tmp_path).parent if place == "folder" else store_of(tmp_path)
+    path.chmod(0o500 if place == "folder" else 0o400)
+    try:
+        with pytest.raises(StoreError, match="writable"):
+            opened(tmp_path)
+    finally:
+        path.chmod(0o700)
+
+
+def test_alembic_is_imported_for_a_new_store_only(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from llmops.stores.journal import open_journal;"
+        f"open_journal({URL!r}, root=Path({str(tmp_path)!r})).close(); print('alembic' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program]
+    said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert said == ["True\n", "False\n"]
+
+
+# --- other processes --------------------------------------------------------------------------------------
+
+
+def test_a_second_runner_is_told_who_holds_the_store_f49(journal: Journal, child: StartChild) -> None:
+    with child("hold") as process:
+        assert lines(process).readline() == "held\n"
+        message = f"host {socket.gethostname()}, pid {process.pid}"
+        with pytest.raises(StoreHeldError, match=message), journal.hold():
+            raise AssertionError("two runners hold the store")
+        process.kill()
+        process.wait()
+        with journal.hold():  # the lock went with the process
+            pass
+
+
+def test_a_store_can_be_held_again_after_it_was_let_go(journal: Journal) -> None:
+    for _ in range(2):
+        with journal.hold():
+            pass
+
+
+def test_a_new_store_is_not_made_while_another_process_makes_it(tmp_path: Path) -> None:
+    store_of(tmp_path).parent.mkdir()
+    with store_of(tmp_path).with_name("store.db.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreHeldError, match="another runner"):
+            opened(tmp_path)
+
+
+def test_a_write_waits_while_another_process_keeps_the_store_locked_f51(
+    journal: Journal, child: StartChild
+) -> None:
+    with child("lock") as process:
+        assert lines(process).readline() == "locked\n"
+        assert process.stdin is not None
+        waiting = threading.Thread(target=journal.save_run, args=(run_of(),))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        assert journal.runs() == []  # readers do not wait
+        process.stdin.write("\n")
+        process.stdin.flush()
+        waiting.join()
+    assert journal.find_run("r1") == run_of()
+
+
+def test_a_store_locked_for_too_long_counts_as_held_f51(journal: Journal, tmp_path: Path) -> None:
+    path = store_of(tmp_path)
+    with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(path, timeout=0)) as other:
+        one.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            other.execute("BEGIN IMMEDIATE")
+    assert isinstance(store_error(path, caught.value), StoreHeldError)
+
+
+def test_every_connection_writes_ahead_and_checks_references(journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
+        journal.mark_delivered("no such run", "mlflow", 1, {})
+    with closing(sqlite3.connect(store_of(tmp_path))) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_same_statements_are_written_for_postgresql() -> None:
+    dialect: Any = postgresql.psycopg.dialect
+    inserts = Inserts(dialect())
+    taken: list[tuple[str, tuple[Any, ...]]] = []
+
+    class Connection:
+        def exec_driver_sql(self, text: str, values: tuple[Any, ...]) -> None:
+            taken.append((text, values))
+
+    connection: Any = Connection()
+    inserts.scores.run(connection, [tuple(range(10))] * 3)
+    assert [text.count("%s") for text, _ in taken] == [len(row) for _, row in taken] == [20, 10]
+    assert all("ON CONFLICT (cell_id, evaluator_identity, case_key) DO UPDATE" in text for text, _ in taken)
+
+
+def test_selections_are_collections_of_any_kind(journal: Journal) -> None:
+    journal.begin_run(run_of(), cells_of(3))
+    kinds: tuple[Callable[[list[str]], Collection[str]], ...] = (list, tuple, set, frozenset)
+    assert {journal.n_cells("r1", variants=kind(["a"])) for kind in kinds} == {3}
+    assert journal.n_cells("r1", variants=[]) == 0
