@@ -1,0 +1,484 @@
+"""Two variants -> comparison: effect, interval and flipped cases of every metric, paired by case.
+
+Reads the rows of both sides from the journal and the facts summed up in their runs; writes nothing. What
+margin an effect has to keep is left to `gate`, how it looks to `report`.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from llmops.definitions.base import short
+from llmops.definitions.experiment import BASELINE_PREFIXES
+from llmops.errors import UsageError, nearest
+from llmops.evaluators.bound import NOT_YET
+from llmops.records import (
+    Comparison,
+    Effect,
+    EvaluatorVersion,
+    Flip,
+    Interval,
+    Row,
+    Run,
+    Side,
+    Status,
+    Variant,
+)
+from llmops.score.summary import LEVEL, Rows
+from llmops.stats.intervals import DUST, geometric_ratio_interval, mean_interval_unbounded
+from llmops.stats.paired import paired_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from llmops.stats.arrays import Floats
+    from llmops.stores.journal import Journal
+
+_OPEN_MEASURES = ("latency_s", "ttft_s", "input_tokens", "output_tokens")
+_FACTS = ("error_rate", "cost_usd")
+_FAILED = NOT_YET | {Status.CRASHED}
+
+
+def compare_variants(
+    journal: Rows,
+    baseline: tuple[Run, str],
+    candidate: tuple[Run, str],
+    *,
+    level: float = LEVEL,
+    now: datetime,
+) -> Comparison:
+    """Return candidate less baseline, each a run and the name of a variant of it.
+
+    level: coverage of the intervals; 0.90 leaves 5 in 100 on each side, as gates do.
+
+    Raises UsageError when an evaluator is not the same on both sides, a run has no such variant, or the two
+    have no case in common.
+    """
+    run, other = baseline[0], candidate[0]
+    for side in (baseline, candidate):
+        _variant_of(*side)
+    _refuse_other_evaluators(run, other)
+    # One version of a dataset is one content: then there is nothing to hash.
+    with_keys = run.dataset.version != other.dataset.version
+    sides = [_read(journal, *side, with_keys=with_keys) for side in (baseline, candidate)]
+    return _compare(baseline, candidate, *sides, level=level, now=now)
+
+
+def compare_run(journal: Rows, run: Run, *, now: datetime) -> list[Comparison]:
+    """Return each candidate of a run compared with its baseline, in order; none without a baseline."""
+    read: dict[str, SideValues] = {}
+    found = []
+    for candidate in run.variants:
+        baseline = None if candidate.is_baseline else _baseline_of(run, candidate)
+        if baseline is None:
+            continue
+        if baseline.name not in read:
+            read[baseline.name] = _read(journal, run, baseline.name, with_keys=False)
+        values = _read(journal, run, candidate.name, with_keys=False)
+        names = (run, baseline.name), (run, candidate.name)
+        found.append(_compare(*names, read[baseline.name], values, level=LEVEL, now=now))
+    return found
+
+
+def _compare(
+    baseline: tuple[Run, str],
+    candidate: tuple[Run, str],
+    before: SideValues,
+    after: SideValues,
+    *,
+    level: float,
+    now: datetime,
+) -> Comparison:
+    pairs = _pair(before, after, level=level)
+    run, other = baseline[0], candidate[0]
+    if not pairs.ids:
+        raise UsageError(_no_pairs(run, other, before, after))
+    measures = list(_measures(_evaluators_of(run, other), before, after))
+    effects = [pairs.effect(measure) for measure in measures]
+    scored = [measure for measure in measures if measure.kind == "score"]
+    return Comparison(
+        created_at=now,
+        baseline=_side(*baseline),
+        candidate=_side(*candidate),
+        dataset="/".join(filter(None, (other.dataset.name, other.dataset.split))),
+        n_cases=len(pairs.ids),
+        n_unpaired=len(before.cases.keys() | after.cases.keys()) - len(pairs.ids),
+        effects=(*effects, *(_fact(name, baseline, candidate) for name in _FACTS)),
+        slices={name: tuple(pairs.effect(measure, name) for measure in scored) for name in pairs.slice_names},
+    )
+
+
+def _baseline_of(run: Run, candidate: Variant) -> Variant | None:
+    """Return the candidate as it stands elsewhere, or the baseline of its cell of the matrix."""
+    baselines = [variant for variant in run.variants if variant.is_baseline]
+    written = str(run.experiment_definition.get("baseline") or "")
+    if written.startswith(BASELINE_PREFIXES):
+        twin = f"{candidate.name}@{written.removeprefix('alias:')}"
+        return next((variant for variant in baselines if variant.name == twin), None)
+    if len(baselines) == 1:
+        return baselines[0]
+    return next((variant for variant in baselines if variant.group == candidate.group), None)
+
+
+def find_side(journal: Journal, text: str) -> tuple[Run, str]:
+    """Return the run and variant that `RUN:VARIANT` names; RUN is a run's id, or an experiment's latest run.
+
+    Raises UsageError with the nearest spelling when there is no such run or variant.
+    """
+    name, _, variant = text.partition(":")
+    if not variant:
+        raise UsageError(f"{text!r} names no variant: write RUN:VARIANT")
+    run = journal.find_run(name) or journal.latest_run(name)
+    if run is None:
+        known = [known for run in journal.runs() for known in (run.experiment, run.id)]
+        hint = nearest(name, known) or "`llmops report` lists the runs there are"
+        raise UsageError(f"no run and no experiment that has run is called {name!r}; {hint}")
+    return run, _variant_of(run, variant).name
+
+
+def _variant_of(run: Run, name: str) -> Variant:
+    names = [variant.name for variant in run.variants]
+    if name not in names:
+        hint = nearest(name, names) or f"there are: {', '.join(names)}"
+        raise UsageError(f"run {run.id} has no variant {name!r}; {hint}")
+    return run.variants[names.index(name)]
+
+
+def _side(run: Run, name: str) -> Side:
+    variant = _variant_of(run, name)
+    return Side(run_id=run.id, variant=name, definition=variant.definition, identity=variant.identity)
+
+
+def _refuse_other_evaluators(run: Run, other: Run) -> None:
+    judged = {evaluator.name: evaluator.identity for evaluator in run.evaluators}
+    for evaluator in other.evaluators:
+        known = judged.get(evaluator.name, evaluator.identity)
+        if known != evaluator.identity:
+            raise UsageError(
+                f"evaluator {evaluator.name} is not the same on both sides: {run.id} was judged by "
+                f"{short(known)}, {other.id} by {short(evaluator.identity)}; "
+                "`llmops score` the older run again, then compare"
+            )
+
+
+def _evaluators_of(run: Run, other: Run) -> list[EvaluatorVersion]:
+    """Return the evaluators of either side, each once."""
+    return list({evaluator.name: evaluator for evaluator in (*run.evaluators, *other.evaluators)}.values())
+
+
+def _no_pairs(run: Run, other: Run, baseline: SideValues, candidate: SideValues) -> str:
+    n_common = len(baseline.cases.keys() & candidate.cases.keys())
+    why = f"the {n_common} cases of one id differ in content" if n_common else "no case id is on both sides"
+    return f"{run.id} ({run.dataset.name}) and {other.id} ({other.dataset.name}) share no case: {why}"
+
+
+# --- the values of one side ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFacts:
+    """What pairing needs of a case. key: hash of its content, "" where both sides have one dataset."""
+
+    place: int
+    key: str
+    slice: str | None
+    cluster: str | None
+
+
+@dataclass
+class Column:
+    """The values of one metric, one a repeat, with the place of the case each belongs to."""
+
+    places: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, place: int, value: float) -> None:
+        """Take in the value of one repeat."""
+        self.places.append(place)
+        self.values.append(value)
+
+    def means(self, n: int) -> Floats:
+        """Return the mean of each of n cases, NaN where a case has no value.
+
+        Sums are taken in the order of the values, so that the order of the rows shows nowhere.
+        """
+        places = np.frombuffer(self.places, dtype=np.int64) if self.places else np.zeros(0, dtype=np.int64)
+        values = np.frombuffer(self.values) if self.values else np.zeros(0)
+        order = np.lexsort((values, places))
+        sums = np.bincount(places[order], weights=values[order], minlength=n)
+        counts = np.bincount(places, minlength=n)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+@dataclass
+class SideValues:
+    """Every number in the rows of one variant, by metric: 16 bytes each, however long the texts were."""
+
+    with_keys: bool
+    cases: dict[str, CaseFacts] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+    """Evaluator of each part, by the name of the metric."""
+
+    def add(self, row: Row) -> None:
+        """Take in one row; what is absent counts nowhere."""
+        case = row.case
+        if case.id not in self.cases:
+            key = case.key() if self.with_keys else ""
+            self.cases[case.id] = CaseFacts(len(self.cases), key, case.slice, case.cluster)
+        for name, value in self._values(row):
+            if value is not None:
+                self.columns.setdefault(name, Column()).add(self.cases[case.id].place, value)
+
+    def _values(self, row: Row) -> Iterator[tuple[str, float | None]]:
+        for score in row.scores:
+            yield score.evaluator, score.value
+            for part, value in score.parts.items():
+                name = f"{score.evaluator}.{part}"
+                self.parts[name] = score.evaluator
+                yield name, value
+        output = row.output
+        if output is None:
+            return
+        yield "invalid_rate", None if output.valid is None else float(not output.valid)
+        if output.status not in _FAILED:
+            yield from ((name, getattr(output, name)) for name in _OPEN_MEASURES)
+
+    def means(self, name: str, ids: Sequence[str]) -> Floats:
+        """Return the case means of a metric in the order of `ids`, NaN where a case has none."""
+        means = self.columns.get(name, Column()).means(len(self.cases))
+        return means[[self.cases[case_id].place for case_id in ids]]
+
+
+def _read(journal: Rows, run: Run, variant: str, *, with_keys: bool) -> SideValues:
+    side = SideValues(with_keys)
+    for row in journal.rows(run.id, variant=variant, with_spans=False):
+        side.add(row)
+    return side
+
+
+# --- the effects --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A metric that has a value a case. low, high: its range, None where it is open.
+
+    kind: the `score` of an evaluator or a `part` of it, of which more is better; a `rate` or a `size`
+    (seconds, tokens), of which less is.
+    """
+
+    name: str
+    kind: Literal["score", "part", "rate", "size"]
+    low: float | None = None
+    high: float | None = None
+
+    def scale(self, before: Floats, after: Floats) -> Literal["difference", "ratio"]:
+        """Return how to compare: open-ended scores as ratios too, where all are above 0."""
+        if self.low is not None and self.high is not None:
+            return "difference"
+        is_positive = before.size == 0 or min(before.min(), after.min()) > 0
+        return "ratio" if self.kind == "size" or is_positive else "difference"
+
+
+def _measures(evaluators: Sequence[EvaluatorVersion], *sides: SideValues) -> Iterator[Measure]:
+    owners = {name: owner for side in sides for name, owner in side.parts.items()}
+    for evaluator in evaluators:
+        yield Measure(evaluator.name, "score", evaluator.low, evaluator.high)
+        for name in sorted(name for name, owner in owners.items() if owner == evaluator.name):
+            yield Measure(name, "part", evaluator.low, evaluator.high)
+    yield Measure("invalid_rate", "rate", 0.0, 1.0)
+    for name in _OPEN_MEASURES:
+        yield Measure(name, "size")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The cases of both sides that are the same, sorted by id. clusters: None when no case has one."""
+
+    baseline: SideValues
+    candidate: SideValues
+    ids: Sequence[str]
+    slices: Sequence[str | None]
+    clusters: npt.NDArray[np.str_] | None
+    level: float
+
+    @property
+    def slice_names(self) -> list[str]:
+        """The names of the slices, sorted."""
+        return sorted({label for label in self.slices if label is not None})
+
+    def effect(self, measure: Measure, slice_name: str | None = None) -> Effect:
+        """Return the effect on one metric, over all pairs or those of one slice."""
+        before = self.baseline.means(measure.name, self.ids)
+        after = self.candidate.means(measure.name, self.ids)
+        both = ~np.isnan(before) & ~np.isnan(after)
+        # The scale is that of all pairs, so that a slice and the whole can be read side by side.
+        scale = measure.scale(before[both], after[both])
+        asked = np.array([slice_name in (None, label) for label in self.slices])
+        n_missing = int((asked & (np.isnan(before) != np.isnan(after))).sum())
+        kept = both & asked
+        if not kept.any():
+            return _unknown(measure, scale, n_missing)
+        ids = [case_id for case_id, is_kept in zip(self.ids, kept, strict=True) if is_kept]
+        clusters = None if self.clusters is None else self.clusters[kept]
+        values = PairedValues(measure, ids, before[kept], after[kept], clusters, self.level)
+        effect = values.ratio() if scale == "ratio" else values.difference()
+        return effect.model_copy(update={"n_missing": n_missing})
+
+
+def _unknown(measure: Measure, scale: Literal["difference", "ratio"], n_missing: int) -> Effect:
+    note = "no case has it on both sides" if n_missing else "not measured on either side"
+    return Effect(
+        metric=measure.name,
+        scale=scale,
+        baseline=None,
+        candidate=None,
+        estimate=None,
+        n_missing=n_missing,
+        note=note,
+    )
+
+
+def _pair(baseline: SideValues, candidate: SideValues, *, level: float) -> Pairs:
+    common = sorted(baseline.cases.keys() & candidate.cases.keys())
+    ids = [case_id for case_id in common if baseline.cases[case_id].key == candidate.cases[case_id].key]
+    facts = [candidate.cases[case_id] for case_id in ids]
+    clusters = None
+    if any(fact.cluster is not None for fact in facts):
+        labels = (
+            f"case:{case_id}" if fact.cluster is None else f"cluster:{fact.cluster}"
+            for case_id, fact in zip(ids, facts, strict=True)
+        )
+        clusters = np.array(list(labels))
+    return Pairs(baseline, candidate, ids, [fact.slice for fact in facts], clusters, level)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedValues:
+    """The values of one metric on the cases that have one on both sides, n >= 1."""
+
+    measure: Measure
+    ids: Sequence[str]
+    before: Floats
+    after: Floats
+    clusters: npt.NDArray[np.str_] | None
+    level: float
+
+    def difference(self) -> Effect:
+        """Return the mean difference."""
+        low, high = self.measure.low, self.measure.high
+        change = self._change()
+        if low is None or high is None:
+            found = mean_interval_unbounded(change, level=self.level, clusters=self.clusters)
+            return self._effect("difference", _mean(change), found, note=None if found else _TOO_FEW)
+        try:
+            found = paired_interval(
+                self.before, self.after, low=low, high=high, level=self.level, clusters=self.clusters
+            )
+        except ValueError as error:
+            return self._effect("difference", None, None, note=f"a score outside its range: {error}")
+        return self._effect("difference", _mean(change), found)
+
+    def ratio(self) -> Effect:
+        """Return the ratio of geometric means; without one where a value is not above 0."""
+        n_zero = int(((self.before <= 0) | (self.after <= 0)).sum())
+        if n_zero:
+            return self._effect("ratio", None, None, note=f"{n_zero} cases have a 0: there is no ratio")
+        logs = np.log(self.before), np.log(self.after)
+        try:
+            found = geometric_ratio_interval(
+                self.before, self.after, level=self.level, clusters=self.clusters
+            )
+        except OverflowError:
+            return self._effect("ratio", None, None, note="cases differ by too many orders of magnitude")
+        estimate = math.exp(_mean(logs[1] - logs[0]))
+        ends = None if found is None else found[1:]
+        effect = self._effect("ratio", estimate, ends, note=None if found else _TOO_FEW)
+        means = {"baseline": math.exp(_mean(logs[0])), "candidate": math.exp(_mean(logs[1]))}
+        return effect.model_copy(update=means)
+
+    def _effect(
+        self,
+        scale: Literal["difference", "ratio"],
+        estimate: float | None,
+        ends: tuple[float, float] | None,
+        note: str | None = None,
+    ) -> Effect:
+        improved, regressed = self._flips()
+        return Effect(
+            metric=self.measure.name,
+            scale=scale,
+            baseline=_mean(self.before),
+            candidate=_mean(self.after),
+            estimate=estimate,
+            interval=None if ends is None else Interval(low=ends[0], high=ends[1], level=self.level),
+            n=len(self.ids),
+            n_clusters=None if self.clusters is None else len(np.unique(self.clusters)),
+            improved=improved,
+            regressed=regressed,
+            note=note,
+        )
+
+    @property
+    def _dust(self) -> float:
+        """What adding and averaging may leave behind; more than that is a change."""
+        low, high = self.measure.low, self.measure.high
+        if low is None or high is None:
+            return DUST * float(max(np.abs(self.before).max(), np.abs(self.after).max()))
+        return DUST * (high - low)
+
+    def _change(self) -> Floats:
+        change = self.after - self.before
+        change[np.abs(change) <= self._dust] = 0.0
+        return change
+
+    def _flips(self) -> tuple[tuple[Flip, ...], tuple[Flip, ...]]:
+        """Return the cases that got better and those that got worse, largest change first, ties by id."""
+        if self.measure.kind == "size":  # no two calls take the same time
+            return (), ()
+        change = self._change()
+        places = [int(at) for at in np.flatnonzero(change)]
+        places.sort(key=lambda at: -round(float(abs(change[at])) / self._dust))
+        gain = -change if self.measure.kind == "rate" else change
+        better, worse = ([self._flip(at) for at in places if sign * gain[at] > 0] for sign in (1, -1))
+        return tuple(better), tuple(worse)
+
+    def _flip(self, at: int) -> Flip:
+        return Flip(case_id=self.ids[at], baseline=self.before[at], candidate=self.after[at])
+
+
+_TOO_FEW = "fewer than two cases or clusters: no interval"
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) + 0.0  # never -0.0
+
+
+def _fact(name: str, baseline: tuple[Run, str], candidate: tuple[Run, str]) -> Effect:
+    """Return a figure of both runs side by side, as it stands there: facts have no interval."""
+    figures = [run.summary.get(variant, {}).get(name) for run, variant in (baseline, candidate)]
+    values = [None if figure is None else figure.value for figure in figures]
+    sizes = [0 if figure is None else figure.n for figure in figures]
+    before, after = values
+    notes = [figure.note for figure in figures if figure is not None and figure.note]
+    if None in figures:
+        notes.append("not summed up")
+    if sizes[0] != sizes[1]:
+        notes.append(f"over {sizes[0]} and {sizes[1]} cells")
+    return Effect(
+        metric=name,
+        scale="difference",
+        baseline=before,
+        candidate=after,
+        estimate=None if before is None or after is None else after - before,
+        n=min(sizes),
+        note="; ".join(dict.fromkeys(notes)) or None,
+    )

@@ -1,0 +1,61 @@
+"""Evaluators: a case and its output go in, a score comes out. One file a family, imported when first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from llmops.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llmops.evaluators.base import Evaluator
+
+EVALUATORS: Mapping[str, str] = {
+    "classification": "llmops.evaluators.classification:Classification",
+    "contains": "llmops.evaluators.exact:Contains",
+    "exact_match": "llmops.evaluators.exact:ExactMatch",
+    "json_schema": "llmops.evaluators.json_checks:JsonSchema",
+    "json_valid": "llmops.evaluators.json_checks:JsonValid",
+    "number": "llmops.evaluators.number:Number",
+    "python": "llmops.evaluators.python:PythonEvaluator",
+    "regex": "llmops.evaluators.regex:Regex",
+}
+
+
+def evaluators() -> dict[str, str]:
+    """Return every kind of evaluator and its `module:Class`, those of other packages included."""
+    others = {point.name: point.value for point in entry_points(group="llmops.evaluators")}
+    return {**others, **EVALUATORS}
+
+
+def evaluator_class(kind: str) -> Any:
+    """Return the class behind a kind; its `Options` are the fields that a YAML block may set.
+
+    Raises UsageError for a kind that is not in the table.
+    """
+    known = evaluators()
+    if kind not in known:
+        hint = nearest(kind, known) or f"known evaluators: {', '.join(sorted(known))}"
+        raise UsageError(f"no evaluator is called {kind!r}; {hint}")
+    module, _, name = known[kind].partition(":")
+    return getattr(import_module(module), name)
+
+
+def open_evaluator(
+    kind: str, options: Mapping[str, Any], *, function: Callable[..., Any] | None = None
+) -> Evaluator:
+    """Return an evaluator of a kind, ready to judge.
+
+    options: the kind's own keys; `name`, `output` and `expected` have been taken off.
+    function: what `python` calls, loaded from its reference; no other kind takes one.
+
+    Raises UsageError for an unknown kind, pydantic's ValidationError for options that do not fit, and
+    ValueError for a function that cannot be called as its parameters say.
+    """
+    found = evaluator_class(kind)
+    own = found.Options.model_validate(dict(options))
+    evaluator: Evaluator = found(own) if function is None else found(own, function)
+    return evaluator

@@ -1,0 +1,416 @@
+"""Experiment -> cells, what is missing, why, and what it will cost.
+
+Reads a workspace and the journal; resolves every reference, alias and override; returns a plan that `run` carries
+out. Calls no model and writes nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import TypedDict
+
+from llmops.definitions.base import identity_of, short
+from llmops.definitions.dataset import Case, Dataset
+from llmops.definitions.experiment import Experiment, Trial, expand
+from llmops.definitions.reference import parse_reference
+from llmops.definitions.trees import git
+from llmops.definitions.workspace import Resolved, Workspace
+from llmops.errors import DefinitionError, LlmopsError, StepError, UsageError
+from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
+from llmops.models.tokens import estimate_input_tokens
+from llmops.records import DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
+from llmops.steps import Overrides, open_program, project_model
+from llmops.steps.base import Program
+from llmops.steps.prompt import PromptProgram
+from llmops.stores.journal import Cell, Journal
+
+_ESTIMATE_CASES = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it is carried out, with everything resolved."""
+
+    run: Run
+    experiment: Experiment
+    dataset: Dataset
+    cases: tuple[Case, ...]
+    programs: Mapping[str, Program]
+    evaluators: tuple[BoundEvaluator, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def evaluator_identities(self) -> list[str]:
+        """The identities of the evaluators, in the order of the experiment."""
+        return [evaluator.identity for evaluator in self.evaluators]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Places of the cases in the seeded order in which they are carried out."""
+        order = list(range(len(self.cases)))
+        random.Random(self.run.seed).shuffle(order)  # noqa: S311 - a seeded order, not a secret
+        return order
+
+    def cells(self) -> Iterator[tuple[Cell, Case]]:
+        """Yield every cell, interleaved case by case across variants, so that a drifting model hurts all alike."""
+        position = 0
+        for repeat in range(self.run.repeats):
+            for place in self.order:
+                case = self.cases[place]
+                input_key, case_key = case.input_key(), case.key()
+                for variant in self.run.variants:
+                    cell_id = identity_of([variant.identity, input_key, repeat, self.run.fresh])
+                    yield Cell(position, variant.name, repeat, case.id, case_key, cell_id), case
+                    position += 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan's missing cells will take at least: one try a call, and no output tokens.
+
+    None: nobody knows before it runs, because a price is unknown or a chain's later prompts depend on replies.
+    """
+
+    n_calls: int
+    input_tokens: int | None
+    input_usd: float | None
+
+
+def plan_experiment(
+    workspace: Workspace, name: str, journal: Journal | None, *, fresh: bool = False, now: datetime
+) -> Plan:
+    """Return the plan of an experiment.
+
+    fresh: pay again, as a new run of the same identity.
+
+    Raises DefinitionError or UsageError for whatever does not resolve.
+    """
+    experiment = workspace.experiment(name)
+    dataset, split = _dataset_under_test(workspace, name, experiment)
+    cases = dataset.of(split)
+    trials, notes = _trials(workspace, name, experiment)
+    programs = _open_programs(workspace, name, trials, experiment)
+    evaluators = bind_evaluators(workspace, name)
+    variants = tuple(_variant(workspace, trial, programs[trial.name]) for trial in trials)
+    version = dataset.version(split)
+    judged_by = tuple(evaluator.version() for evaluator in evaluators)
+    identity = run_identity(variants, version, judged_by, experiment.repeats, experiment.seed)
+    number = _fresh_number(journal, name, fresh)
+    run = Run(
+        id=run_id(name, identity, number),
+        experiment=name,
+        identity=identity,
+        fresh=number,
+        status=RunStatus.RUNNING,
+        created_at=now,
+        dataset=DatasetVersion(
+            name=dataset.name, split=split, version=version, n_cases=len(cases), path=dataset.path
+        ),
+        variants=variants,
+        evaluators=judged_by,
+        repeats=experiment.repeats,
+        seed=experiment.seed,
+        source=find_source(workspace),
+        experiment_definition=experiment.model_dump(mode="json", by_alias=True, exclude_none=True),
+        n_cells=len(variants) * len(cases) * experiment.repeats,
+    )
+    return Plan(run, experiment, dataset, cases, programs, evaluators, tuple(notes))
+
+
+def run_identity(
+    variants: Sequence[Variant],
+    dataset_version: str,
+    evaluators: Sequence[EvaluatorVersion],
+    repeats: int,
+    seed: int,
+) -> str:
+    """Return the hash of all that determines a run's outputs and scores."""
+    return identity_of(
+        {
+            "variants": {variant.name: variant.identity for variant in variants},
+            "dataset": dataset_version,
+            "evaluators": {evaluator.name: evaluator.identity for evaluator in evaluators},
+            "repeats": repeats,
+            "seed": seed,
+        }
+    )
+
+
+def run_id(experiment: str, identity: str, fresh: int) -> str:
+    """Return the id of a run: its experiment, eight digits of its identity, and its number when paid again."""
+    return f"{experiment}-{identity[:8]}" + (f".{fresh}" if fresh else "")
+
+
+def _fresh_number(journal: Journal | None, experiment: str, fresh: bool) -> int:
+    """A plain run builds on the latest outputs of its experiment; a fresh one comes after them."""
+    if journal is None:
+        return 0
+    latest = journal.latest_fresh(experiment)
+    return latest + 1 if fresh and journal.latest_run(experiment) is not None else latest
+
+
+def _dataset_under_test(
+    workspace: Workspace, name: str, experiment: Experiment
+) -> tuple[Dataset, str | None]:
+    try:
+        dataset, split = workspace.cases(experiment.dataset)
+    except UsageError as error:
+        raise _at(workspace, name, ("dataset",), error) from error
+    if not dataset.of(split):
+        raise _at(workspace, name, ("dataset",), UsageError(f"{experiment.dataset} has no cases"))
+    return dataset, split
+
+
+def _at(
+    workspace: Workspace, name: str, location: tuple[str | int, ...], error: LlmopsError
+) -> DefinitionError:
+    """Say where in the experiment's file something does not resolve."""
+    return DefinitionError(workspace.document("experiment", name).finding(location, str(error)))
+
+
+# --- variants -----------------------------------------------------------------------------------------------
+
+
+def _trials(workspace: Workspace, name: str, experiment: Experiment) -> tuple[list[Trial], list[str]]:
+    trials = list(expand(experiment))
+    baseline = experiment.baseline
+    if baseline is None or baseline in experiment.variants:
+        return trials, []
+    twins, notes = [], []
+    for trial in trials:
+        twin = _twin(trial, baseline)
+        try:
+            _resolve(workspace, twin)
+            twins.append(twin)
+        except LlmopsError as error:
+            if experiment.missing_baseline == "fail":
+                raise _at(workspace, name, ("baseline",), UsageError(f"{trial.name}: {error}")) from error
+            notes.append(f"{trial.name} has no baseline at {baseline}: {error}")
+    return twins + trials, notes
+
+
+def _twin(trial: Trial, baseline: str) -> Trial:
+    where = baseline.removeprefix("alias:")
+    return Trial(f"{trial.name}@{where}", trial.group, trial.definition, is_baseline=True, at=where)
+
+
+def _resolve(workspace: Workspace, trial: Trial) -> Resolved:
+    definition = trial.definition
+    if trial.at is None:
+        return workspace.resolve(definition.kind, definition.target)
+    found = workspace.resolve(definition.kind, f"{parse_reference(definition.target).name}@{trial.at}")
+    found.workspace.identity(found.kind, found.name)
+    return found
+
+
+def _open_programs(
+    workspace: Workspace, name: str, trials: Sequence[Trial], experiment: Experiment
+) -> dict[str, Program]:
+    programs = {}
+    findings = []
+    document = workspace.document("experiment", name)
+    for trial in trials:
+        definition = trial.definition
+        overrides = Overrides(definition.model, definition.parameters.given(), definition.set)
+        try:
+            programs[trial.name] = open_program(_resolve(workspace, trial), overrides, seed=experiment.seed)
+        except UsageError as error:
+            variant = next(key for key in experiment.variants if trial.name.startswith(key))
+            findings.append(document.finding(("variants", variant), f"variant {trial.name}: {error}"))
+    if findings:
+        raise DefinitionError(findings)
+    return programs
+
+
+def _variant(workspace: Workspace, trial: Trial, program: Program) -> Variant:
+    definition = trial.definition
+    resolved = _resolve(workspace, trial)
+    folder = "prompts" if definition.kind == "prompt" else "chains"
+    reference = f"{resolved.name}@{trial.at}" if trial.at else definition.target
+    parameters = program.parameters if isinstance(program, PromptProgram) else definition.parameters.given()
+    return Variant(
+        name=trial.name,
+        definition=f"{folder}/{resolved.name}",
+        reference=reference,
+        definition_identity=resolved.workspace.identity(resolved.kind, resolved.name),
+        identity=program.identity,
+        models=tuple(program.models.values()),
+        parameters=parameters,
+        set=definition.set,
+        group=trial.group,
+        prompts=program.prompts,
+        is_baseline=trial.is_baseline,
+    )
+
+
+def find_source(workspace: Workspace) -> Source:
+    """Return where the work tree stands in git; nothing when there is no repository."""
+    try:
+        commit = git(workspace.root, "rev-parse", "HEAD").decode().strip()
+        branch = git(workspace.root, "rev-parse", "--abbrev-ref", "HEAD").decode().strip()
+        changed = git(workspace.root, "status", "--porcelain", "--", ".")
+    except UsageError:
+        return Source()
+    return Source(commit=commit, branch=None if branch == "HEAD" else branch, dirty=bool(changed))
+
+
+# --- what it takes ------------------------------------------------------------------------------------------
+
+
+class Filters(TypedDict):
+    """The part of a run that a question to the journal is about."""
+
+    variants: frozenset[str] | None
+    cases: frozenset[str] | None
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a run to carry out. None asks for all. limit counts cases in the run's order."""
+
+    variants: frozenset[str] | None = None
+    cases: frozenset[str] | None = None
+    limit: int | None = None
+
+    def filters(self) -> Filters:
+        """Return the selection as the journal's questions take it."""
+        return {"variants": self.variants, "cases": self.cases, "limit": self.limit}
+
+
+def select(
+    plan: Plan,
+    *,
+    variants: Sequence[str] = (),
+    models: Sequence[str] = (),
+    cases: Sequence[str] = (),
+    limit: int | None = None,
+) -> Selection:
+    """Return the part of a plan that the command line asks for.
+
+    variants: names, or the part before the matrix' `/`. models: names of llmops.yaml.
+
+    Raises UsageError for a name the plan does not have, with those it has.
+    """
+    chosen: set[str] | None = None
+    names = [variant.name for variant in plan.run.variants]
+    if variants:
+        chosen = set()
+        for wanted in variants:
+            hits = {name for name in names if name == wanted or name.startswith((f"{wanted}/", f"{wanted}@"))}
+            if not hits:
+                raise UsageError(f"no variant is called {wanted!r}; there are: {', '.join(names)}")
+            chosen |= hits
+    if models:
+        known = {model.name for variant in plan.run.variants for model in variant.models}
+        if unknown := set(models) - known:
+            raise UsageError(f"no variant asks model {min(unknown)!r}; there are: {', '.join(sorted(known))}")
+        asking = {v.name for v in plan.run.variants if {m.name for m in v.models} & set(models)}
+        chosen = asking if chosen is None else chosen & asking
+    ids = {case.id for case in plan.cases}
+    if unknown := set(cases) - ids:
+        raise UsageError(f"{plan.dataset.name} has no case {min(unknown)!r} here")
+    return Selection(
+        frozenset(chosen) if chosen is not None else None, frozenset(cases) if cases else None, limit
+    )
+
+
+def estimate(workspace: Workspace, plan: Plan, missing: Mapping[str, int]) -> Estimate:
+    """Return what the missing cells will take at least. missing: by variant, how many have no output.
+
+    Input tokens are the mean over a sample of rendered cases.
+    """
+    n_calls = 0
+    tokens: int | None = 0
+    usd: float | None = 0.0
+    for name, n in missing.items():
+        program = plan.programs[name]
+        n_calls += n * _calls_of(program)
+        mean = (
+            _mean_tokens(program, [plan.cases[place] for place in plan.order[:_ESTIMATE_CASES]]) if n else 0.0
+        )
+        price = _input_price(workspace, program)
+        tokens = None if tokens is None or mean is None else tokens + round(n * mean)
+        usd = None if usd is None or mean is None or price is None else usd + n * mean * price / 1e6
+    return Estimate(n_calls, tokens, usd)
+
+
+def _input_price(workspace: Workspace, program: Program) -> float | None:
+    """US dollars for a million input tokens of the one model a program asks; None when unknown or several."""
+    prices = {project_model(workspace, name).pricing() for name in program.models}
+    price = prices.pop() if len(prices) == 1 else None
+    return None if price is None else price.input_per_mtok
+
+
+def _calls_of(program: Program) -> int:
+    parts = getattr(program, "programs", None)
+    if parts is None:
+        return 1 if program.kind == "prompt" else 0
+    return sum(_calls_of(part) for part in parts.values())
+
+
+def _mean_tokens(program: Program, cases: Sequence[Case]) -> float | None:
+    if not isinstance(program, PromptProgram):
+        return None
+    try:
+        prompts = [
+            program.renderer.messages(case.inputs, case_id=case.id, cluster=case.cluster) for case in cases
+        ]
+    except StepError:
+        return None
+    return sum(map(estimate_input_tokens, prompts)) / len(prompts)
+
+
+def reasons(run: Run, before: Run | None) -> list[str]:
+    """Return why a run has work to do, against the experiment's run before it: one sentence a class of work."""
+    if before is None:
+        return [f"{run.experiment} has not run here before"]
+    if before.identity == run.identity:
+        again = (
+            f"paid for again as number {run.fresh}" if before.fresh != run.fresh else "begun and not finished"
+        )
+        return [f"the same experiment, {again}"]
+    found = []
+    if before.dataset.version != run.dataset.version:
+        found.append(
+            f"the dataset changed: {short(before.dataset.version)} -> {short(run.dataset.version)} "
+            f"({before.dataset.n_cases} -> {run.dataset.n_cases} cases)"
+        )
+    then = {variant.name: variant for variant in before.variants}
+    for variant in run.variants:
+        found += _variant_reasons(variant, then.get(variant.name))
+    judged = {evaluator.name: evaluator.identity for evaluator in before.evaluators}
+    for evaluator in run.evaluators:
+        if judged.get(evaluator.name) != evaluator.identity:
+            what = "changed" if evaluator.name in judged else "is new"
+            found.append(f"evaluator {evaluator.name} {what}: outputs are kept, its scores are worked out")
+    if before.repeats != run.repeats:
+        found.append(f"repeats: {before.repeats} -> {run.repeats}")
+    return found or ["something that decides no output changed: nothing is called again"]
+
+
+def _variant_reasons(variant: Variant, before: Variant | None) -> list[str]:
+    if before is None:
+        return [f"variant {variant.name} is new"]
+    if before.identity == variant.identity:
+        return []
+    changed = []
+    if before.definition_identity != variant.definition_identity:
+        changed.append(
+            f"{variant.definition} {short(before.definition_identity)} -> {short(variant.definition_identity)}"
+        )
+    if before.models != variant.models:
+        changed.append(f"model {_models(before)} -> {_models(variant)}")
+    if before.parameters != variant.parameters:
+        changed.append("parameters")
+    if before.set != variant.set:
+        changed.append("set")
+    return [f"variant {variant.name} changed: {', '.join(changed) or 'what it uses'}"]
+
+
+def _models(variant: Variant) -> str:
+    return ", ".join(f"{model.name} ({model.model})" for model in variant.models) or "none"

@@ -1,0 +1,205 @@
+"""From a prompt and a case to messages: templates filled, examples chosen and set as turns.
+
+Reads a prompt and the cases its examples come from; returns what goes to a model. Calls nothing, writes nothing.
+Roles stand in the prompt before anything is filled in, so text from a case can never forge one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from llmops.definitions.dataset import Case
+from llmops.definitions.prompt import Examples, ExamplesBlock, Prompt, TextMessage
+from llmops.definitions.schemas import InputTypes, problem_with, schema_of
+from llmops.definitions.templates import Template, TemplateError, parse_template, render_text
+from llmops.errors import StepError
+from llmops.records import Message, Request
+
+if TYPE_CHECKING:
+    from llmops.models.ngrams import Neighbours
+
+
+class Renderer:
+    """A prompt made ready to be rendered many times: templates parsed, its pool of examples at hand.
+
+    prompt: with all overrides applied. pool: the cases examples are chosen from, in the order of their file.
+    seed: of the experiment; `random` and `balanced` draw by it.
+    """
+
+    def __init__(self, prompt: Prompt, pool: Sequence[Case] = (), *, seed: int = 0) -> None:
+        self.prompt = prompt
+        self.pool = tuple(pool)
+        self._examples = Selection(prompt.examples, pool, seed) if prompt.examples else None
+        self._parts = tuple(map(_part, prompt.messages))
+
+    def messages(
+        self, inputs: Mapping[str, Any], *, case_id: str | None = None, cluster: str | None = None
+    ) -> tuple[Message, ...]:
+        """Return the messages for the given inputs.
+
+        case_id, cluster: of the case they come from; it and its cluster are never shown as examples.
+
+        Raises StepError for a missing or mistyped input, an undefined variable, or text no model can be sent.
+        """
+        values = declared_inputs(self.prompt.inputs, inputs)
+        messages: list[Message] = []
+        for part in self._parts:
+            if isinstance(part, Turns):
+                messages += self._turns(part, values, case_id, cluster)
+            else:
+                messages.append(Message(role=part.role, content=_filled(part.template, values)))
+        return tuple(messages)
+
+    def request(
+        self,
+        inputs: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        *,
+        case_id: str | None = None,
+        cluster: str | None = None,
+    ) -> Request:
+        """Return the whole request for the given inputs; errors as for `messages`."""
+        return Request(
+            messages=self.messages(inputs, case_id=case_id, cluster=cluster),
+            parameters=parameters,
+            response_format=self.prompt.response_format,
+        )
+
+    def _turns(
+        self, turns: Turns, values: Mapping[str, Any], case_id: str | None, cluster: str | None
+    ) -> list[Message]:
+        if self._examples is None:
+            return []
+        messages = []
+        for example in self._examples.choose(values, case_id=case_id, cluster=cluster):
+            shown = {**example.inputs, "expected": example.expected}
+            messages.append(Message(role="user", content=_filled(turns.user, shown)))
+            messages.append(Message(role="assistant", content=_filled(turns.assistant, shown)))
+        return messages
+
+
+def declared_inputs(declared: InputTypes, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that a prompt or chain declares, and no other.
+
+    Raises StepError naming one that is missing or not of its declared type.
+    """
+    values = {}
+    for name, kind in declared.items():
+        if name not in inputs:
+            raise StepError(f"input {name!r} is missing")
+        values[name] = inputs[name]
+        if kind != "any" and (problem := problem_with(inputs[name], schema_of(kind))):
+            raise StepError(f"input {name!r}: {problem}")
+    return values
+
+
+class Said(NamedTuple):
+    """A message before it is filled in; its role is settled already."""
+
+    role: Literal["system", "user", "assistant"]
+    template: Template
+
+
+class Turns(NamedTuple):
+    """The two messages that each example becomes."""
+
+    user: Template
+    assistant: Template
+
+
+def _part(message: TextMessage | ExamplesBlock) -> Said | Turns:
+    if isinstance(message, ExamplesBlock):
+        return Turns(_parsed(message.user), _parsed(message.assistant))
+    return Said(message.role, _parsed(message.content))
+
+
+def _parsed(source: str) -> Template:
+    """Parse without the line end that a block of YAML brings; those in the values are the values' own."""
+    return parse_template(source.removesuffix("\n"))
+
+
+def _filled(template: Template, values: Mapping[str, Any]) -> str:
+    try:
+        text = render_text(template, values)
+    except TemplateError as error:
+        raise StepError(str(error)) from error
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise StepError(f"the text holds half a character (a lone surrogate) at {error.start}") from error
+    return text
+
+
+class Selection:
+    """Which cases of a pool are shown for a given input: seeded, ties by id, never the case or its cluster."""
+
+    def __init__(self, examples: Examples, pool: Sequence[Case], seed: int) -> None:
+        self._k = examples.k
+        self._select = examples.select
+        self._seed = seed
+        self._pool = pool if examples.select == "first" else sorted(pool, key=lambda case: case.id)
+
+    def choose(self, inputs: Mapping[str, Any], *, case_id: str | None, cluster: str | None) -> list[Case]:
+        """Return at most k cases; `similar` puts the nearest last, next to the question."""
+        if not self._k:
+            return []
+        hidden = self._hidden(case_id, cluster)
+        if self._select == "similar":
+            nearest = self._neighbours.nearest(_text(inputs), self._k, exclude=hidden)
+            return [self._pool[index] for index, _ in reversed(nearest)]
+        order = {"first": range(len(self._pool)), "random": self._shuffled, "balanced": self._balanced}
+        shown = (self._pool[index] for index in order[self._select] if index not in hidden)
+        return [case for case, _ in zip(shown, range(self._k), strict=False)]
+
+    def _hidden(self, case_id: str | None, cluster: str | None) -> set[int]:
+        hidden = set(self._by_cluster.get(cluster, ())) if cluster is not None else set()
+        if case_id in self._by_id:
+            hidden.add(self._by_id[case_id])
+        return hidden
+
+    @cached_property
+    def _by_id(self) -> dict[str | None, int]:
+        return {case.id: index for index, case in enumerate(self._pool)}
+
+    @cached_property
+    def _by_cluster(self) -> dict[str, list[int]]:
+        groups: dict[str, list[int]] = {}
+        for index, case in enumerate(self._pool):
+            if case.cluster is not None:
+                groups.setdefault(case.cluster, []).append(index)
+        return groups
+
+    @cached_property
+    def _shuffled(self) -> Sequence[int]:
+        order = list(range(len(self._pool)))
+        random.Random(self._seed).shuffle(order)  # noqa: S311 - a seeded draw, not a secret
+        return order
+
+    @cached_property
+    def _balanced(self) -> Sequence[int]:
+        """One of each expected answer in turn, answers in order, cases in the seeded order."""
+        groups: dict[str, list[int]] = {}
+        for index in self._shuffled:
+            groups.setdefault(_text(self._pool[index].expected), []).append(index)
+        queues = [groups[key] for key in sorted(groups)]
+        longest = max((len(queue) for queue in queues), default=0)
+        return [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
+
+    @cached_property
+    def _neighbours(self) -> Neighbours:
+        from llmops.models.ngrams import Neighbours
+
+        return Neighbours([_text(case.inputs) for case in self._pool])
+
+
+def _text(value: object) -> str:
+    """The words of a value, for likeness: texts of a mapping in the order of its keys."""
+    if isinstance(value, Mapping):
+        return "\n".join(_text(value[key]) for key in sorted(value))
+    if isinstance(value, list | tuple):
+        return "\n".join(_text(item) for item in value)
+    return "" if value is None else str(value)

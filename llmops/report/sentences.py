@@ -1,0 +1,133 @@
+"""What there is to say of a run or a comparison before any table: who is better, what is missing.
+
+Sentences say no more than intervals do: without an interval clear of no change, nothing could be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llmops.definitions.base import short
+from llmops.definitions.experiment import MEASURED
+from llmops.records import Comparison, Effect, Figure, Run, RunStatus
+from llmops.report import texts
+
+EMBEDDED = "embedded is not a language model: a baseline that needs no key"
+
+Tone = Literal["good", "bad", "open", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One thing to say, and how it is meant."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+def judgement(effect: Effect) -> Literal["better", "worse", ""]:
+    """Return what the interval of an effect shows; of what is measured unasked, less is better."""
+    if effect.interval is None:
+        return ""
+    neutral = texts.neutral(effect)
+    is_more, is_less = effect.interval.low > neutral, effect.interval.high < neutral
+    if effect.metric in MEASURED:
+        is_more, is_less = is_less, is_more
+    return "better" if is_more else "worse" if is_less else ""
+
+
+def run_headlines(run: Run, comparisons: Sequence[Comparison]) -> list[Sentence]:
+    """Return what a run comes to, one sentence a comparison; without any, its best variant."""
+    names = [evaluator.name for evaluator in run.evaluators]
+    if comparisons:
+        return [comparison_headline(comparison, names) for comparison in comparisons]
+    if not names:
+        return [Sentence(f"{texts.count(run.n_done, 'output')}, nothing scored: there are no evaluators")]
+    return [Sentence(_best(run, names[0]))]
+
+
+def _best(run: Run, metric: str) -> str:
+    known = [
+        (figure, variant.name)
+        for variant in run.variants
+        if (figure := run.summary.get(variant.name, {}).get(metric)) and figure.value is not None
+    ]
+    if not known:
+        return f"no {texts.one_line(metric)} could be worked out yet"
+    figure, name = max(known, key=lambda found: found[0].value or 0.0)
+    if len(run.variants) == 1:
+        return f"{texts.one_line(name)}: {_figure(metric, figure)}"
+    best = f"{texts.one_line(name)}, {_figure(metric, figure)}"
+    return f"highest of {len(known)}, with no baseline to compare with: {best}"
+
+
+def _figure(metric: str, figure: Figure) -> str:
+    parts = (texts.one_line(metric), texts.quantity(metric, figure.value), texts.interval(figure.interval))
+    return f"{' '.join(filter(None, parts))}, n {figure.n:,}"
+
+
+def comparison_headline(comparison: Comparison, evaluators: Sequence[str]) -> Sentence:
+    """Return whether the candidate is better, worse, both or neither, by its evaluators."""
+    scored = [effect for effect in comparison.effects if effect.metric in evaluators]
+    better = [effect for effect in scored if judgement(effect) == "better"]
+    worse = [effect for effect in scored if judgement(effect) == "worse"]
+    candidate = texts.one_line(comparison.candidate.variant)
+    baseline = texts.one_line(comparison.baseline.variant)
+    if better and worse:
+        text = f"{candidate} is better than {baseline} on {_effects(better)}, but worse on {_effects(worse)}"
+        return Sentence(text, "open")
+    if better or worse:
+        word = "better" if better else "worse"
+        tone: Tone = "good" if better else "bad"
+        return Sentence(f"{candidate} is {word} than {baseline}: {_effects(better or worse)}", tone)
+    known = [effect for effect in scored if effect.interval is not None]
+    if known:
+        text = f"no difference could be shown between {candidate} and {baseline}: {_effects(known)}"
+        return Sentence(text, "open")
+    why = next((effect.note for effect in scored if effect.note), None)
+    return Sentence(f"{candidate} and {baseline} cannot be compared: {why or 'nothing was scored'}", "open")
+
+
+def _effects(effects: Sequence[Effect]) -> str:
+    """Return the first effect in full and the names of the others."""
+    first, *others = effects
+    name = texts.one_line(first.metric)
+    said = f"{name} {texts.effect_value(first)} {texts.effect_interval(first)}, n {first.n:,}"
+    rest = ", ".join(texts.one_line(effect.metric) for effect in others)
+    return f"{said}; also {rest}" if rest else said
+
+
+def run_caveats(run: Run) -> Iterator[Sentence]:
+    """Yield what a reader has to know before believing a figure."""
+    if run.status is not RunStatus.COMPLETE:
+        n_open = run.n_cells - run.n_done
+        what = (
+            f"{texts.count(n_open, 'cell')} of {run.n_cells:,} without an output"
+            if n_open
+            else "not all scored"
+        )
+        again = f"`llmops run {texts.one_line(run.experiment)}` goes on"
+        yield Sentence(f"{run.status}: {what}; {again}", "bad")
+    embedded = [
+        texts.one_line(variant.name)
+        for variant in run.variants
+        if any(model.provider == "embedded" for model in variant.models)
+    ]
+    if embedded:
+        whose = "" if len(embedded) == len(run.variants) else f" ({', '.join(embedded)})"
+        yield Sentence(f"{EMBEDDED}{whose}")
+
+
+def run_facts(run: Run) -> str:
+    """Return on what, how often, and at what cost a run was carried out."""
+    size = f"{texts.count(run.dataset.n_cases, 'case')} of {_dataset(run)} ({short(run.dataset.version)})"
+    repeats = f", {run.repeats} repeats" if run.repeats > 1 else ""
+    work = f"{texts.count(run.n_calls, 'call')}, {run.n_reused:,} reused, {run.wall_s:,.1f} s"
+    cost = "cost unknown" if run.cost_usd is None else f"{texts.usd(run.cost_usd)} USD"
+    return f"{texts.one_line(run.id)}: {size}{repeats}; {work}, {cost}"
+
+
+def _dataset(run: Run) -> str:
+    return texts.one_line("/".join(filter(None, (run.dataset.name, run.dataset.split))))

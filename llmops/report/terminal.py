@@ -1,0 +1,174 @@
+"""A run or a comparison as text for a terminal: what there is to say, then tables, then cases to look at.
+
+Lays out what `sentences`, `grids` and `cases` give; colour repeats what words already say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from llmops.records import Comparison, Run
+from llmops.report import texts
+from llmops.report.cases import Gallery, Source, flipped_cases, run_galleries
+from llmops.report.grids import Grid, comparison_grids, run_grids
+from llmops.report.sentences import (
+    Sentence,
+    comparison_headline,
+    run_caveats,
+    run_facts,
+    run_headlines,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_STYLES = {"good": "bold green", "bad": "bold red", "open": "bold yellow", "plain": "bold"}
+_WORDS = {"better": "green", "worse": "red", texts.UNKNOWN: "yellow"}
+_LONGEST_LABEL = 14
+
+
+def run_text(
+    run: Run,
+    comparisons: Sequence[Comparison],
+    rows: Source,
+    *,
+    width: int = 80,
+    colour: bool = False,
+    ascii_only: bool = False,
+) -> str:
+    """Return all that a person wants to know of a run first, without a line break at its end.
+
+    comparisons: of its candidates with their baseline; without any, the lowest scores are shown instead.
+    rows: read for the few cases that are shown. ascii_only: escapes for every other character.
+    """
+    page = Page(width, colour=colour, ascii_only=ascii_only)
+    for sentence in (*run_headlines(run, comparisons), *run_caveats(run)):
+        page.add_sentence(sentence)
+    page.add_line(run_facts(run), "dim")
+    for grid in run_grids(run, comparisons):
+        page.add_grid(grid)
+    page.add_galleries(run_galleries(run, comparisons, rows))
+    return page.text()
+
+
+def comparison_text(
+    comparison: Comparison, rows: Source, *, width: int = 80, colour: bool = False, ascii_only: bool = False
+) -> str:
+    """Return all there is to say of one comparison; the rest is as in `run_text`."""
+    sides = (comparison.baseline, comparison.candidate)
+    runs = {run_id: run for run_id in (side.run_id for side in sides) if (run := rows.find_run(run_id))}
+    evaluators = list(dict.fromkeys(judge.name for run in runs.values() for judge in run.evaluators))
+    page = Page(width, colour=colour, ascii_only=ascii_only)
+    page.add_sentence(comparison_headline(comparison, evaluators))
+    for sentence in dict.fromkeys(sentence for run in runs.values() for sentence in run_caveats(run)):
+        page.add_sentence(sentence)
+    for run in runs.values():
+        page.add_line(run_facts(run), "dim")
+    for grid in comparison_grids(comparison):
+        page.add_grid(grid)
+    page.add_galleries(flipped_cases(comparison, evaluators, rows))
+    return page.text()
+
+
+class Page:
+    """Lines of a given width, filled from the top."""
+
+    def __init__(self, width: int, *, colour: bool, ascii_only: bool) -> None:
+        self._file = StringIO()
+        self._width = width
+        self._ascii_only = ascii_only
+        self._console = _open_console(self._file, width, colour=colour)
+
+    def text(self) -> str:
+        """Return what stands on the page."""
+        return "\n".join(line.rstrip() for line in self._file.getvalue().splitlines())
+
+    def add_line(self, line: str, style: str = "") -> None:
+        """Add a text, wrapped at words."""
+        from rich.text import Text
+
+        self._console.print(Text(self._clean(line), style=style))
+
+    def add_sentence(self, sentence: Sentence) -> None:
+        """Add one of the first things to say."""
+        self.add_line(sentence.text, _STYLES[sentence.tone])
+
+    def add_grid(self, grid: Grid) -> None:
+        """Add a table under its title; where there is no room, columns go first, then names wrap."""
+        if not grid.rows:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        grid, gap = self._layout(grid)
+        table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+        for place, title in enumerate(grid.header):
+            if place < grid.n_names:
+                table.add_column(title, overflow="fold")
+            else:
+                table.add_column(title, justify="right" if title else "left", no_wrap=True, overflow="crop")
+        for row in grid.rows:
+            table.add_row(*(Text(self._clean(cell), style=_WORDS.get(cell, "")) for cell in row))
+        self.add_line("")
+        self.add_line(grid.title, "bold")
+        self._console.print(table)
+        for note in grid.notes:
+            self.add_line(note, "dim")
+
+    def _layout(self, grid: Grid) -> tuple[Grid, int]:
+        """Return the table and the gap between its columns: the widest that fits, else the narrowest."""
+        layouts = [(table, gap) for table in (grid, grid.narrowed()) for gap in (2, 1)]
+        return next((layout for layout in layouts if self._fits(*layout)), layouts[-1])
+
+    def _fits(self, grid: Grid, gap: int) -> bool:
+        from rich.cells import cell_len
+
+        columns = zip(grid.header, *grid.rows, strict=True)
+        widths = [max(cell_len(self._clean(cell)) for cell in column) for column in columns]
+        return sum(widths) + gap * (len(widths) - 1) <= self._width
+
+    def add_galleries(self, galleries: Iterable[Gallery]) -> None:
+        """Add cases, one line for each thing to know of one."""
+        for gallery in galleries:
+            self.add_line("")
+            self.add_line(gallery.title, "bold")
+            for case in gallery.cases:
+                self.add_line(self._cut(case.heading, self._width))
+                for label, text in case.lines:
+                    self._add_labelled(label, text)
+
+    def _add_labelled(self, label: str, text: str) -> None:
+        from rich.cells import set_cell_size
+
+        head = f"  {set_cell_size(self._cut(label, _LONGEST_LABEL), _LONGEST_LABEL)}  "
+        self.add_line(head + self._cut(text, self._width - len(head)))
+
+    def _clean(self, text: str) -> str:
+        return texts.ascii_text(text) if self._ascii_only else text
+
+    def _cut(self, text: str, width: int) -> str:
+        from rich.cells import cell_len, set_cell_size
+
+        text = self._clean(text)
+        return text if cell_len(text) <= width else set_cell_size(text, width - 3).rstrip() + "..."
+
+
+def _open_console(file: StringIO, width: int, *, colour: bool) -> Console:
+    """Return a console that knows its width and asks the environment nothing."""
+    from rich.console import Console
+
+    return Console(
+        file=file,
+        width=width,
+        height=25,
+        color_system="standard" if colour else None,
+        force_terminal=colour,
+        force_jupyter=False,
+        legacy_windows=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        _environ={},
+    )

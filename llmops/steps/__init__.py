@@ -1,0 +1,218 @@
+"""Steps: values go in, a value comes out. `open_program` resolves a prompt or chain with all its overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
+
+from pydantic import ValidationError
+
+from llmops.definitions.base import identity_of
+from llmops.definitions.chain import Chain, Step
+from llmops.definitions.dataset import Case
+from llmops.definitions.project import ModelDefinition
+from llmops.definitions.prompt import ExamplesBlock, Parameters, Prompt
+from llmops.definitions.reference import Kind
+from llmops.definitions.workspace import Resolved, Workspace
+from llmops.errors import UsageError, nearest
+from llmops.models import model_version
+from llmops.render import Renderer
+from llmops.steps.base import Program
+from llmops.steps.chain import ChainProgram
+from llmops.steps.prompt import PromptProgram
+from llmops.steps.python import PythonProgram
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a variant or a step changes in what it uses. paths: as in `set`, `examples.k` or `STEP.KEY`."""
+
+    model: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    paths: Mapping[str, Any] = field(default_factory=dict)
+
+    def over(self, below: Overrides) -> Overrides:
+        """Return these overrides on top of others: where both say something, these win."""
+        return Overrides(
+            self.model or below.model,
+            {**below.parameters, **self.parameters},
+            {**below.paths, **self.paths},
+        )
+
+
+def open_program(resolved: Resolved, overrides: Overrides, *, seed: int) -> Program:
+    """Return a prompt or chain ready to be carried out, with the model of today's project.
+
+    A release comes with the model and parameters it was judged with, unless the overrides say otherwise.
+
+    Raises UsageError for an override that reaches nothing, an unknown model, or what resolving raises.
+    """
+    if resolved.release is not None:
+        overrides = overrides.over(Overrides(resolved.release.model, resolved.release.parameters))
+    if resolved.kind == "prompt":
+        return _prompt_program(resolved.workspace, resolved.name, overrides, seed)
+    return _chain_program(resolved.workspace, resolved.name, overrides, seed)
+
+
+def project_model(workspace: Workspace, name: str) -> ModelDefinition:
+    """Return a model of today's llmops.yaml (UsageError when it has none of that name)."""
+    models = workspace.today.project.models
+    if name not in models:
+        hint = nearest(name, models) or f"models there: {', '.join(models)}"
+        raise UsageError(f"llmops.yaml has no model {name!r}; {hint}")
+    return models[name]
+
+
+def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed: int) -> PromptProgram:
+    prompt, overrides = _changed_prompt(workspace.prompt(name), name, overrides)
+    parameters = {**prompt.parameters.given(), **_checked_parameters(overrides.parameters)}
+    model = overrides.model or prompt.model
+    version = model_version(model, project_model(workspace, model))
+    pool: tuple[Case, ...] = ()
+    shown = drawn = None
+    if prompt.examples is not None and prompt.examples.k:
+        dataset, split = workspace.cases(prompt.examples.source)
+        pool, shown = dataset.of(split), dataset.version(split)
+        drawn = seed if prompt.examples.select in {"random", "balanced"} else None
+    meaning = {key: value for key, value in prompt.meaning().items() if key not in {"model", "parameters"}}
+    if shown is None:
+        meaning["messages"] = [message for message in meaning["messages"] if "examples" not in message]
+    return PromptProgram(
+        name=name,
+        renderer=Renderer(prompt, pool, seed=seed),
+        model=version,
+        parameters=parameters,
+        identity=identity_of(
+            {
+                "prompt": meaning,
+                "examples": shown,
+                "seed": drawn,
+                "model": version.identity,
+                "with": parameters,
+            }
+        ),
+        prompts={name: workspace.identity("prompt", name)},
+    )
+
+
+def _changed_prompt(prompt: Prompt, name: str, overrides: Overrides) -> tuple[Prompt, Overrides]:
+    """Apply `set` to a prompt; what it says of model and parameters joins the overrides."""
+    examples: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
+    model = overrides.model
+    for path, value in overrides.paths.items():
+        head, _, key = path.partition(".")
+        if head == "parameters" and key:
+            parameters[key] = value
+        elif head == "examples" and key and prompt.examples is not None:
+            examples[key] = value
+        elif path == "model":
+            model = str(value)
+        else:
+            reachable = "model, parameters.KEY" + (", examples.KEY" if prompt.examples else "")
+            raise UsageError(f"set {path!r} reaches nothing in prompt {name}; it has {reachable}")
+    if examples:
+        prompt = _with_examples(prompt, examples, name)
+    return prompt, Overrides(model, {**overrides.parameters, **parameters})
+
+
+def _with_examples(prompt: Prompt, changes: Mapping[str, Any], name: str) -> Prompt:
+    messages = [
+        {
+            **message.model_dump(by_alias=True),
+            "examples": {**message.examples.model_dump(by_alias=True), **changes},
+        }
+        if isinstance(message, ExamplesBlock)
+        else message.model_dump()
+        for message in prompt.messages
+    ]
+    try:
+        return Prompt.model_validate({**prompt.model_dump(by_alias=True), "messages": messages})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(f"set examples.{problem['loc'][-1]} of prompt {name}: {problem['msg']}") from error
+
+
+def _checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return Parameters.model_validate(dict(parameters)).given()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        hint = nearest(key, Parameters.model_fields)
+        raise UsageError(f"parameter {key!r}: {hint or problem['msg']}") from error
+
+
+def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: int) -> ChainProgram:
+    workspace.identity("chain", name)  # refuses chains that use one another in a circle
+    chain = workspace.chain(name)
+    inherited, below = _changed_chain(chain, name, overrides)
+    programs = {
+        step.id: _step_program(workspace, step, inherited, below[step.id], seed) for step in chain.steps
+    }
+    return ChainProgram(
+        name=name,
+        chain=chain,
+        programs=programs,
+        identity=identity_of(
+            {"chain": _own_meaning(chain), "uses": {k: p.identity for k, p in programs.items()}}
+        ),
+        models={key: model for program in programs.values() for key, model in program.models.items()},
+        prompts={key: prompt for program in programs.values() for key, prompt in program.prompts.items()},
+    )
+
+
+def _changed_chain(
+    chain: Chain, name: str, overrides: Overrides
+) -> tuple[Overrides, Mapping[str, Mapping[str, Any]]]:
+    """Return what all steps inherit, and by step what `set` says of it alone."""
+    below: dict[str, dict[str, Any]] = {step.id: {} for step in chain.steps}
+    parameters: dict[str, Any] = {}
+    model = overrides.model
+    for path, value in overrides.paths.items():
+        head, _, rest = path.partition(".")
+        if head in below and rest:
+            below[head][rest] = value
+        elif head == "parameters" and rest:
+            parameters[rest] = value
+        elif path == "model":
+            model = str(value)
+        else:
+            hint = nearest(head, below) or f"its steps: {', '.join(below)}"
+            raise UsageError(f"set {path!r} reaches no step of chain {name}; {hint}")
+    return Overrides(model, {**overrides.parameters, **parameters}), below
+
+
+def _step_program(
+    workspace: Workspace, step: Step, inherited: Overrides, paths: Mapping[str, Any], seed: int
+) -> Program:
+    if step.python is not None:
+        if paths:
+            raise UsageError(f"set {step.id}.{next(iter(paths))}: a python step has nothing to set")
+        identity = identity_of({"python": step.python, "source": workspace.step_identity(step)})
+        return PythonProgram(step.python, cache(partial(workspace.code.load, step.python)), identity)
+    kind: Kind = "prompt" if step.prompt is not None else "chain"
+    own = Overrides(step.model, step.parameters.given(), step.set)
+    overrides = Overrides(paths=paths).over(own.over(inherited))
+    return open_program(workspace.resolve(kind, step.target), overrides, seed=seed)
+
+
+def _own_meaning(chain: Chain) -> dict[str, Any]:
+    """What the chain itself adds: its wiring. What its steps use is in the identities of their programs."""
+    dumped = chain.meaning()
+    steps = [{"id": step["id"], "with": step.get("with", {})} for step in dumped["steps"]]
+    return {"inputs": dumped.get("inputs", {}), "steps": steps, "outputs": dumped.get("outputs")}
+
+
+def load_functions(program: Program) -> None:
+    """Import every function a program calls, so that one that cannot be is known before anything is paid for.
+
+    Raises UsageError saying which module failed, and how.
+    """
+    if isinstance(program, PythonProgram):
+        program.load()
+    elif isinstance(program, ChainProgram):
+        for part in program.programs.values():
+            load_functions(part)

@@ -1,0 +1,125 @@
+"""The `prompt` step: render, ask, read the reply in its declared format."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llmops.call import Answer
+from llmops.definitions.schemas import problem_with
+from llmops.errors import ModelError, RefusalError, StepError
+from llmops.records import ModelVersion, Reply, Span, Status
+from llmops.render import Renderer
+from llmops.steps.base import Context, Halted, Place, Trace, with_error
+
+_HALTS = {
+    Status.FILTERED: "a content filter stopped the reply",
+    Status.REFUSED: "the model refused to answer",
+}
+
+
+@dataclass(frozen=True)
+class PromptProgram:
+    """A prompt with the model and parameters it is asked with."""
+
+    name: str
+    renderer: Renderer
+    model: ModelVersion
+    parameters: Mapping[str, Any]
+    identity: str
+    prompts: Mapping[str, str]
+    kind: Literal["prompt"] = "prompt"
+
+    @property
+    def models(self) -> Mapping[str, ModelVersion]:
+        """The one model it asks."""
+        return {self.model.name: self.model}
+
+    async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:
+        """Return the span whose output is the reply's text, or its object where the format asks for one."""
+        index = context.trace.open()
+        try:
+            request = self.renderer.request(
+                inputs, self.parameters, case_id=context.case_id, cluster=context.cluster
+            )
+            answer = await context.caller.ask(
+                self.model.name, request, repeat=context.repeat, fresh=context.fresh
+            )
+        except (ModelError, StepError) as error:
+            span = place.span(index, self.kind, inputs, model=self.model.name)
+            context.trace.close(with_error(span, error))
+            if isinstance(error, RefusalError):
+                raise Halted(Status.FILTERED, str(error)) from error
+            raise
+        halted = _HALTS.get(answer.reply.status)
+        output = answer.reply.text if halted else self._value(answer.reply, context.trace)
+        span = self._span(place, index, inputs, answer, output)
+        _note_reply(context.trace, answer.reply)
+        if halted:
+            stop = Halted(answer.reply.status, halted)
+            context.trace.close(with_error(span, stop))
+            raise stop
+        return context.trace.close(span)
+
+    def _span(
+        self, place: Place, index: int, inputs: Mapping[str, Any], answer: Answer, output: object
+    ) -> Span:
+        reply = answer.reply
+        return place.span(
+            index,
+            self.kind,
+            inputs,
+            output=output,
+            status=reply.status,
+            call_id=answer.call_id,
+            model=self.model.name,
+            usage=reply.usage,
+            cost_usd=answer.cost_usd,
+            duration_s=reply.latency_s,
+            ttft_s=reply.ttft_s,
+            tpot_s=reply.tpot_s,
+        )
+
+    def _value(self, reply: Reply, trace: Trace) -> Any:
+        schema = self.renderer.prompt.response_format
+        if schema is None:
+            return reply.text
+        value, valid = read_reply(reply.text, schema)
+        trace.note_valid(valid)
+        return value
+
+
+def _note_reply(trace: Trace, reply: Reply) -> None:
+    trace.returned_model = reply.model or trace.returned_model
+    trace.truncated = trace.truncated or reply.status is Status.TRUNCATED
+
+
+def read_reply(text: str, schema: Mapping[str, Any]) -> tuple[Any, bool]:
+    """Return the value of a reply and whether it keeps the declared format.
+
+    An object schema gives the object, or the text as it is when it is none. Any other type stays text: it is
+    checked as the JSON value it spells, or as text without the spaces around it where it spells none or a
+    string is asked for.
+    """
+    stripped = text.strip()
+    if schema.get("type") == "string":
+        return text, problem_with(stripped, schema) is None
+    try:
+        value = json.loads(stripped, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return text, problem_with(stripped, schema) is None
+    valid = problem_with(value, schema) is None
+    if not valid and not isinstance(value, dict):
+        valid = problem_with(stripped, schema) is None
+    return (value if isinstance(value, dict) else text), valid
+
+
+def _finite(spelled: str) -> float:
+    """Refuse what JSON itself does not have and no store takes: NaN, infinity, and 1e999."""
+    number = float(spelled)
+    if not math.isfinite(number):
+        raise ValueError(f"{spelled} is no number of JSON")
+    return number

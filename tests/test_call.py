@@ -1,0 +1,297 @@
+"""The one path of every model call, against a real server and a real journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.call import Answer, Budget, Caller, Deployment, Limiter, call_identity, cost_of, upper_cost
+from llmops.definitions.project import Limits, ModelDefinition, Price
+from llmops.errors import AccessError, BudgetError, ModelError, ReplyError, RequestError, UnavailableError
+from llmops.models import model_version, open_model
+from llmops.records import CallState, Message, Request, Usage
+from llmops.stores.journal import Journal, open_journal
+from llmops.stores.writer import Writer
+from tests.model_server import ModelServer, running_model_server
+
+PRICE = Price(input_per_mtok=1.0, output_per_mtok=2.0)
+
+
+def utc_now() -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def saying(text: str, **parameters: Any) -> Request:
+    return Request(messages=(Message(role="user", content=text),), parameters=parameters)
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    with running_model_server() as server:
+        yield server
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = open_journal("sqlite:///store.db", root=tmp_path)
+    yield journal
+    journal.close()
+
+
+class Sleeps:
+    """Waits that do not wait, and remember."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def calling(
+    server: ModelServer,
+    journal: Journal,
+    *,
+    budget: Budget | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    **fields: Any,
+) -> Any:
+    """Give a caller of one model on the server, and close everything behind it."""
+    definition = ModelDefinition(
+        provider="openai", model="m", endpoint_env="URL", api_key_env="KEY", price=PRICE, **fields
+    )
+    environment = {"URL": server.openai_url, "KEY": "sk-test-0123456789"}
+    model = open_model("m", definition, environment)
+    limiter = Limiter(definition.limits, asyncio.get_running_loop().time)
+    deployment = Deployment(model_version("m", definition), definition, model, limiter)
+    async with Writer(journal) as writer:
+        try:
+            yield Caller({"m": deployment}, writer, budget or Budget(), utc_now, sleep)
+        finally:
+            await model.close()
+
+
+def ask(
+    open_caller: Callable[[], AbstractAsyncContextManager[Caller]], *requests: Request, **how: Any
+) -> list[Answer]:
+    """Ask side by side and return the answers in order."""
+
+    async def go() -> list[Answer]:
+        async with open_caller() as caller:
+            return list(await asyncio.gather(*(caller.ask("m", request, **how) for request in requests)))
+
+    return asyncio.run(go())
+
+
+def test_an_answered_call_is_reused_and_never_sent_again(server: ModelServer, journal: Journal) -> None:
+    first = ask(lambda: calling(server, journal), saying("hello"))[0]
+    again = ask(lambda: calling(server, journal), saying("hello"))[0]
+    assert (first.reused, again.reused) == (False, True)
+    assert again.reply == first.reply
+    assert again.cost_usd == first.cost_usd
+    assert len(server.received) == 1
+
+
+def test_the_raw_reply_is_kept_as_it_came(server: ModelServer, journal: Journal) -> None:
+    answer = ask(lambda: calling(server, journal), saying("hello"))[0]
+    call = journal.find_call(answer.call_id)
+    assert call is not None and call.reply is not None
+    assert call.state is CallState.ANSWERED
+    assert answer.reply.text.encode() in call.reply.raw
+
+
+def test_equal_calls_under_way_are_one_call(server: ModelServer, journal: Journal) -> None:
+    answers = ask(lambda: calling(server, journal), *[saying("the same")] * 20)
+    assert len({answer.call_id for answer in answers}) == 1
+    assert len(server.received) == 1
+
+
+def test_repeats_and_fresh_runs_are_calls_of_their_own(server: ModelServer, journal: Journal) -> None:
+    for how in ({"repeat": 0}, {"repeat": 1}, {"fresh": 1}):
+        ask(lambda: calling(server, journal), saying("hello"), **how)
+    assert len({received.call_id for received in server.received}) == 3
+
+
+def test_the_call_id_goes_out_as_idempotency_key(server: ModelServer, journal: Journal) -> None:
+    answer = ask(lambda: calling(server, journal), saying("hello"))[0]
+    headers = {name.lower(): value for name, value in server.received[0].headers.items()}
+    assert headers["idempotency-key"] == headers["x-client-request-id"] == answer.call_id
+
+
+@pytest.mark.parametrize("fault", ["429", "408", "409", "500", "502", "503", "504", "529"])
+def test_what_is_worth_another_try_is_tried_again_F09(
+    server: ModelServer, journal: Journal, fault: str
+) -> None:
+    sleeps = Sleeps()
+    answer = ask(lambda: calling(server, journal, sleep=sleeps), saying(f"[[fault:{fault}:2]]"))[0]
+    call = journal.find_call(answer.call_id)
+    assert call is not None and call.attempts == 3 == len(server.received)
+    assert len(sleeps.seconds) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("400", RequestError), ("422", RequestError), ("no-choices", ReplyError)]
+)
+def test_what_would_fail_again_is_sent_once(
+    server: ModelServer, journal: Journal, fault: str, kind: type[ModelError]
+) -> None:
+    with pytest.raises(kind):
+        ask(lambda: calling(server, journal, sleep=Sleeps()), saying(f"[[fault:{fault}]]"))
+    assert len(server.received) == 1
+
+
+def test_a_service_that_stays_down_is_left_after_the_declared_attempts_F10(
+    server: ModelServer, journal: Journal
+) -> None:
+    with pytest.raises(UnavailableError):
+        ask(
+            lambda: calling(server, journal, sleep=Sleeps(), limits=Limits(attempts=3)),
+            saying("[[fault:500]]"),
+        )
+    assert len(server.received) == 3
+
+
+def test_a_failed_call_is_not_remembered_as_an_answer(server: ModelServer, journal: Journal) -> None:
+    limits = Limits(attempts=1)
+    with pytest.raises(UnavailableError):
+        ask(lambda: calling(server, journal, limits=limits), saying("[[fault:500:1]]"))
+    assert not ask(lambda: calling(server, journal, limits=limits), saying("[[fault:500:1]]"))[0].reused
+
+
+def test_a_refused_key_stops_the_model_after_one_request_F17_F76(
+    server: ModelServer, journal: Journal
+) -> None:
+    async def go() -> list[Any]:
+        async with calling(server, journal) as caller:
+            requests = [saying(f"[[fault:401]] {n}") for n in range(50)]
+            asked = (caller.ask("m", request) for request in requests)
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    assert {type(error) for error in asyncio.run(go())} == {AccessError}
+    assert len(server.received) == 1
+
+
+def test_no_more_than_the_declared_number_are_in_flight(journal: Journal) -> None:
+    with running_model_server(delay_ms=20) as server:
+        limits = Limits(concurrency=3)
+        ask(lambda: calling(server, journal, limits=limits), *(saying(str(n)) for n in range(20)))
+        moments = [(r.arrived_at, 1) for r in server.received] + [
+            (r.answered_at or 0, -1) for r in server.received
+        ]
+        in_flight = most = 0
+        for _, change in sorted(moments):
+            in_flight += change
+            most = max(most, in_flight)
+        assert most <= 3
+
+
+class Clock:
+    """A clock that only sleeping moves on."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def now(self) -> float:
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        self.at += seconds
+
+
+def entered_at(limits: Limits, tokens: list[int], *, pause_s: float = 0.0) -> list[float]:
+    """Return when requests of so many tokens may go, one after another."""
+    clock = Clock()
+
+    async def go() -> list[float]:
+        limiter = Limiter(limits, clock.now, clock.sleep)
+        limiter.pause(pause_s)
+        times = []
+        for n in tokens:
+            async with limiter.slot(n):
+                times.append(clock.at)
+        return times
+
+    return asyncio.run(go())
+
+
+def test_requests_and_tokens_a_minute_are_kept() -> None:
+    assert entered_at(Limits(rpm=60), [1, 1, 1]) == pytest.approx([0, 1, 2])
+    assert entered_at(Limits(tpm=600), [20, 10, 1]) == pytest.approx([0, 2, 3])
+    assert entered_at(Limits(), [1, 1, 1]) == [0, 0, 0]
+
+
+def test_a_pause_that_a_service_asks_for_holds_everyone_f01() -> None:
+    assert entered_at(Limits(), [1, 1], pause_s=7.5) == [7.5, 7.5]
+
+
+def test_the_budget_of_calls_is_never_passed_S29(server: ModelServer, journal: Journal) -> None:
+    async def go() -> list[Any]:
+        async with calling(server, journal, budget=Budget(calls=7)) as caller:
+            asked = (caller.ask("m", saying(str(n))) for n in range(30))
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    found = asyncio.run(go())
+    assert len(server.received) == 7
+    assert sum(isinstance(one, BudgetError) for one in found) == 23
+
+
+def test_the_budget_in_usd_counts_what_is_in_flight_at_its_upper_estimate_S29(
+    server: ModelServer, journal: Journal
+) -> None:
+    request = saying("x", max_tokens=100)
+    budget = Budget(usd=3.5 * upper_cost(request, 5, PRICE))
+
+    async def go() -> list[Any]:
+        async with calling(server, journal, budget=budget) as caller:
+            asked = (caller.ask("m", request, repeat=n) for n in range(10))
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    found = asyncio.run(go())
+    assert budget.usd is not None and budget.spent_usd <= budget.usd
+    assert any(isinstance(one, BudgetError) for one in found)
+    assert budget.reserved_usd == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("usage", "price", "cost"),
+    [
+        (Usage(input_tokens=10, output_tokens=5), PRICE, 20e-6),
+        (Usage(input_tokens=10, output_tokens=5), None, None),
+        (Usage(input_tokens=10, output_tokens=5, estimated=True), PRICE, None),
+        (None, PRICE, None),
+        (None, Price(input_per_mtok=0, output_per_mtok=0), 0.0),
+    ],
+)
+def test_an_unknown_cost_is_unknown_and_never_zero_F26(
+    usage: Usage | None, price: Price | None, cost: float | None
+) -> None:
+    assert cost_of(usage, price) == (None if cost is None else pytest.approx(cost))
+
+
+def test_missing_usage_is_estimated_and_says_so_F26(server: ModelServer, journal: Journal) -> None:
+    answer = ask(lambda: calling(server, journal), saying("[[fault:usage-missing]] hello"))[0]
+    assert answer.reply.usage is not None and answer.reply.usage.estimated
+    assert answer.cost_usd is None
+
+
+texts = st.text(max_size=20)
+
+
+@given(texts, texts, st.integers(0, 3), st.integers(0, 3))
+def test_calls_differ_when_anything_that_decides_the_reply_differs(a: str, b: str, r: int, f: int) -> None:
+    same = call_identity("m", saying(a), r, f) == call_identity("m", saying(b), r, f)
+    assert same == (a == b)
+    assert call_identity("m", saying(a), r, f) != call_identity("m", saying(a), r + 1, f)
+    assert call_identity("m", saying(a), r, f) != call_identity("m", saying(a), r, f + 1)
+    assert call_identity("m", saying(a), r, f) != call_identity("n", saying(a), r, f)
+    assert call_identity("m", saying(a), r, f) != call_identity("m", saying(a, temperature=1), r, f)
