@@ -1,17 +1,17 @@
 """Every exception llmops raises, in one tree. A leaf exists where a caller would act differently.
 
-    LlmopsError
-        UsageError          a command was asked for something that does not exist
-        DefinitionError     files are wrong: carries findings with path, line, and what would be right
-        ModelError          no usable reply: carries model, request id, retry_after_s
-            RateLimitError, ModelTimeoutError, UnavailableError       worth another try
-            RefusalError, ReplyError, RequestError                    not worth another try
-            AccessError                                               key, quota or deployment: stop asking this model
-        EvaluatorError      a score could not be worked out
-        StepError           a step of a chain could not give its value
-        StoreError          a record could not be written or read back
-            StoreHeldError                                            another runner holds it
-        BudgetError         the run would go past its cost, token or time budget
+LlmopsError
+    UsageError          a command was asked for something that does not exist
+    DefinitionError     files are wrong: carries findings with path, line, and what would be right
+    ModelError          no usable reply: carries model, request id, retry_after_s
+        RateLimitError, ModelTimeoutError, UnavailableError       worth another try
+        RefusalError, ReplyError, RequestError                    not worth another try
+        AccessError                                               key, quota or deployment: stop asking this model
+    EvaluatorError      a score could not be worked out
+    StepError           a step of a chain could not give its value
+    StoreError          a record could not be written or read back
+        StoreHeldError                                            another runner holds it
+    BudgetError         the run would go past its cost, token or time budget
 """
 
 from __future__ import annotations
@@ -152,3 +152,10 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     """Return "did you mean 'x'?" for the closest choice, or None when nothing is close."""
     found = get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"did you mean {found[0]!r}?" if found else None
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return the first single error inside a group, or the error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

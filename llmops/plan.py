@@ -19,12 +19,13 @@ from llmops.definitions.experiment import Experiment, Trial, expand
 from llmops.definitions.reference import parse_reference
 from llmops.definitions.trees import git
 from llmops.definitions.workspace import Resolved, Workspace
-from llmops.errors import DefinitionError, LlmopsError, StepError, UsageError
+from llmops.errors import DefinitionError, LlmopsError, StepError, UsageError, nearest
 from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
 from llmops.models.tokens import estimate_input_tokens
 from llmops.records import DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
 from llmops.steps import Overrides, open_program, project_model
 from llmops.steps.base import Program
+from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
 from llmops.stores.journal import Cell, Journal
 
@@ -128,10 +129,11 @@ def run_identity(
     repeats: int,
     seed: int,
 ) -> str:
-    """Return the hash of all that determines a run's outputs and scores."""
+    """Return the hash of all that determines a run's outputs and scores, and what is compared with what."""
     return identity_of(
         {
             "variants": {variant.name: variant.identity for variant in variants},
+            "baseline": [variant.name for variant in variants if variant.is_baseline],
             "dataset": dataset_version,
             "evaluators": {evaluator.name: evaluator.identity for evaluator in evaluators},
             "repeats": repeats,
@@ -214,16 +216,30 @@ def _open_programs(
     findings = []
     document = workspace.document("experiment", name)
     for trial in trials:
-        definition = trial.definition
-        overrides = Overrides(definition.model, definition.parameters.given(), definition.set)
         try:
-            programs[trial.name] = open_program(_resolve(workspace, trial), overrides, seed=experiment.seed)
+            resolved = _resolve(workspace, trial)
+            overrides = _overrides(trial, resolved)
+            programs[trial.name] = open_program(resolved, overrides, seed=experiment.seed)
         except UsageError as error:
-            variant = next(key for key in experiment.variants if trial.name.startswith(key))
+            variant = max((key for key in experiment.variants if _is_of(trial.name, key)), key=len)
             findings.append(document.finding(("variants", variant), f"variant {trial.name}: {error}"))
     if findings:
         raise DefinitionError(findings)
     return programs
+
+
+def _overrides(trial: Trial, resolved: Resolved) -> Overrides:
+    """What a variant changes; a twin at an alias has the model and parameters of its release."""
+    definition = trial.definition
+    own = Overrides(definition.model, definition.parameters.given(), definition.set)
+    if trial.at is None or resolved.release is None:
+        return own
+    return Overrides(resolved.release.model, resolved.release.parameters).over(own)
+
+
+def _is_of(name: str, wanted: str) -> bool:
+    """Say whether a variant is the wanted one, in some cell of the matrix, or its twin elsewhere."""
+    return name == wanted or name.startswith((f"{wanted}/", f"{wanted}@"))
 
 
 def _variant(workspace: Workspace, trial: Trial, program: Program) -> Variant:
@@ -256,6 +272,12 @@ def find_source(workspace: Workspace) -> Source:
     except UsageError:
         return Source()
     return Source(commit=commit, branch=None if branch == "HEAD" else branch, dirty=bool(changed))
+
+
+def find_status(journal: Journal, run: Run) -> RunStatus:
+    """Return how far a run has come by what the journal has of it."""
+    n_pending = journal.n_pending(run.id, [evaluator.identity for evaluator in run.evaluators])
+    return RunStatus.PARTIAL if n_pending else RunStatus.COMPLETE
 
 
 # --- what it takes ------------------------------------------------------------------------------------------
@@ -301,7 +323,7 @@ def select(
     if variants:
         chosen = set()
         for wanted in variants:
-            hits = {name for name in names if name == wanted or name.startswith((f"{wanted}/", f"{wanted}@"))}
+            hits = {name for name in names if _is_of(name, wanted)}
             if not hits:
                 raise UsageError(f"no variant is called {wanted!r}; there are: {', '.join(names)}")
             chosen |= hits
@@ -310,10 +332,13 @@ def select(
         if unknown := set(models) - known:
             raise UsageError(f"no variant asks model {min(unknown)!r}; there are: {', '.join(sorted(known))}")
         asking = {v.name for v in plan.run.variants if {m.name for m in v.models} & set(models)}
+        if chosen is not None and not chosen & asking:
+            raise UsageError(f"none of {', '.join(sorted(chosen))} asks {' or '.join(sorted(set(models)))}")
         chosen = asking if chosen is None else chosen & asking
-    ids = {case.id for case in plan.cases}
-    if unknown := set(cases) - ids:
-        raise UsageError(f"{plan.dataset.name} has no case {min(unknown)!r} here")
+    ids = [case.id for case in plan.cases]
+    if unknown := set(cases) - set(ids):
+        hint = nearest(min(unknown), ids) or f"it has {len(ids)}, from {ids[0]!r} to {ids[-1]!r}"
+        raise UsageError(f"{plan.dataset.name} has no case {min(unknown)!r} here; {hint}")
     return Selection(
         frozenset(chosen) if chosen is not None else None, frozenset(cases) if cases else None, limit
     )
@@ -340,22 +365,23 @@ def estimate(workspace: Workspace, plan: Plan, missing: Mapping[str, int]) -> Es
 
 
 def _input_price(workspace: Workspace, program: Program) -> float | None:
-    """US dollars for a million input tokens of the one model a program asks; None when unknown or several."""
-    prices = {project_model(workspace, name).pricing() for name in program.models}
-    price = prices.pop() if len(prices) == 1 else None
-    return None if price is None else price.input_per_mtok
+    """US dollars for a million input tokens of what a program asks; None when unknown or not the same for all."""
+    prices = [project_model(workspace, name).pricing() for name in program.models]
+    known = {price.input_per_mtok for price in prices if price is not None}
+    if len(known) > 1 or None in prices:
+        return None
+    return known.pop() if known else 0.0
 
 
 def _calls_of(program: Program) -> int:
-    parts = getattr(program, "programs", None)
-    if parts is None:
-        return 1 if program.kind == "prompt" else 0
-    return sum(_calls_of(part) for part in parts.values())
+    if isinstance(program, ChainProgram):
+        return sum(_calls_of(part) for part in program.programs.values())
+    return 1 if program.kind == "prompt" else 0
 
 
 def _mean_tokens(program: Program, cases: Sequence[Case]) -> float | None:
     if not isinstance(program, PromptProgram):
-        return None
+        return None if _calls_of(program) else 0.0
     try:
         prompts = [
             program.renderer.messages(case.inputs, case_id=case.id, cluster=case.cluster) for case in cases
@@ -383,14 +409,29 @@ def reasons(run: Run, before: Run | None) -> list[str]:
     then = {variant.name: variant for variant in before.variants}
     for variant in run.variants:
         found += _variant_reasons(variant, then.get(variant.name))
+    found += _evaluator_reasons(run, before)
+    found += [f"variant {name} is gone" for name in then if name not in {v.name for v in run.variants}]
+    if before.repeats != run.repeats:
+        found.append(f"repeats: {before.repeats} -> {run.repeats}")
+    if before.seed != run.seed:
+        found.append(f"the seed changed: {before.seed} -> {run.seed}")
+    if (was := _baselines(before)) != (now := _baselines(run)):
+        found.append(f"the baseline changed: {was} -> {now}")
+    return found or ["something that decides no output changed: nothing is called again"]
+
+
+def _evaluator_reasons(run: Run, before: Run) -> Iterator[str]:
     judged = {evaluator.name: evaluator.identity for evaluator in before.evaluators}
     for evaluator in run.evaluators:
         if judged.get(evaluator.name) != evaluator.identity:
             what = "changed" if evaluator.name in judged else "is new"
-            found.append(f"evaluator {evaluator.name} {what}: outputs are kept, its scores are worked out")
-    if before.repeats != run.repeats:
-        found.append(f"repeats: {before.repeats} -> {run.repeats}")
-    return found or ["something that decides no output changed: nothing is called again"]
+            yield f"evaluator {evaluator.name} {what}: outputs are kept, its scores are worked out"
+    names = {evaluator.name for evaluator in run.evaluators}
+    yield from (f"evaluator {name} is gone" for name in judged if name not in names)
+
+
+def _baselines(run: Run) -> str:
+    return ", ".join(variant.name for variant in run.variants if variant.is_baseline) or "none"
 
 
 def _variant_reasons(variant: Variant, before: Variant | None) -> list[str]:

@@ -7,19 +7,21 @@ Roles stand in the prompt before anything is filled in, so text from a case can 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llmops.definitions.dataset import Case
 from llmops.definitions.prompt import Examples, ExamplesBlock, Prompt, TextMessage
-from llmops.definitions.schemas import InputTypes, problem_with, schema_of
+from llmops.definitions.schemas import InputTypes, checker, schema_of
 from llmops.definitions.templates import Template, TemplateError, parse_template, render_text
 from llmops.errors import StepError
 from llmops.records import Message, Request
 
 if TYPE_CHECKING:
     from llmops.models.ngrams import Neighbours
+
+Checks = Mapping[str, Callable[[object], str | None]]
 
 
 class Renderer:
@@ -33,6 +35,7 @@ class Renderer:
         self.prompt = prompt
         self.pool = tuple(pool)
         self._examples = Selection(prompt.examples, pool, seed) if prompt.examples else None
+        self._checks = checks_of(prompt.inputs)
         self._parts = tuple(map(_part, prompt.messages))
 
     def messages(
@@ -44,7 +47,7 @@ class Renderer:
 
         Raises StepError for a missing or mistyped input, an undefined variable, or text no model can be sent.
         """
-        values = declared_inputs(self.prompt.inputs, inputs)
+        values = declared_inputs(self._checks, inputs)
         messages: list[Message] = []
         for part in self._parts:
             if isinstance(part, Turns):
@@ -81,18 +84,23 @@ class Renderer:
         return messages
 
 
-def declared_inputs(declared: InputTypes, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def checks_of(declared: InputTypes) -> Checks:
+    """Return for each declared input what says why a value is not of its type."""
+    return {name: checker(schema_of(kind)) for name, kind in declared.items()}
+
+
+def declared_inputs(checks: Checks, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs that a prompt or chain declares, and no other.
 
     Raises StepError naming one that is missing or not of its declared type.
     """
     values = {}
-    for name, kind in declared.items():
+    for name, check in checks.items():
         if name not in inputs:
             raise StepError(f"input {name!r} is missing")
-        values[name] = inputs[name]
-        if kind != "any" and (problem := problem_with(inputs[name], schema_of(kind))):
+        if problem := check(inputs[name]):
             raise StepError(f"input {name!r}: {problem}")
+        values[name] = inputs[name]
     return values
 
 

@@ -12,13 +12,14 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmops.call import Budget, Caller, Deployment, Limiter
+from llmops.call import Budget, Caller, Deployment, Limiter, Stopping, upper_cost
 from llmops.definitions.dataset import Case
-from llmops.definitions.project import ModelDefinition
+from llmops.definitions.project import ModelDefinition, Price
 from llmops.definitions.workspace import Workspace
 from llmops.errors import (
     AccessError,
@@ -29,22 +30,33 @@ from llmops.errors import (
     UsageError,
     first_error,
 )
-from llmops.evaluators.bound import bind_evaluators
+from llmops.evaluators.bound import BoundEvaluator, ahead
 from llmops.models import open_model
-from llmops.plan import Plan, Selection, run_id, run_identity
-from llmops.records import ErrorInfo, ModelVersion, Output, Run, RunStatus, Span, Status
+from llmops.models.tokens import estimate_input_tokens
+from llmops.plan import Plan, Selection, find_status
+from llmops.records import Call, CallState, ErrorInfo, ModelVersion, Output, Run, RunStatus, Span, Status
 from llmops.score import score_output
 from llmops.score.summary import summarise_run
-from llmops.steps import project_model
-from llmops.steps.base import Context, Halted, Place, Program, Trace
+from llmops.steps import load_functions, project_model
+from llmops.steps.base import THREADS, Context, Halted, Place, Program, Trace
 from llmops.stores.journal import Cell, Journal
 from llmops.stores.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
 
 LOOKAHEAD = 64
 """Cells under way beyond those in flight, so that their intents are on disk before a place is free."""
 
-DRAIN_S = 10.0
+DRAIN_S = 9.0
+"""What is in flight when a run is stopped may take so long to come home."""
+
+SETTLE_S = 0.5
+"""What came home is scored and written down in so much time, or by the next run."""
+
 FAILED = frozenset({Status.ERROR, Status.UNKNOWN, Status.CRASHED})
+
+Pending = tuple[Cell, Case, Output | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +72,22 @@ class Progress:
 
 @dataclass
 class Tally:
-    """What one carrying out did, whatever the journal had before."""
+    """What one carrying out did, whatever the journal had before. examples: one message for each kind of error."""
 
     n_total: int
     n_done: int = 0
-    n_errors: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
-    def note(self, output: Output) -> None:
-        """Count one output, and remember one message for each class of error."""
+    def note_output(self, output: Output) -> None:
+        """Count an output that is an error."""
         if output.error is not None and output.status in FAILED:
-            self.n_errors += 1
-            self.kinds[output.error.kind] += 1
-            self.examples.setdefault(output.error.kind, output.error.message)
+            self.note_error(output.error.kind, output.error.message)
+
+    def note_error(self, kind: str, message: str) -> None:
+        """Count an error."""
+        self.kinds[kind] += 1
+        self.examples.setdefault(kind, message)
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,7 @@ class Result:
     """A run after being carried out. stopped: why it ended early, None when all of it was done.
 
     n_selected: cells asked for. n_without_output: of those, how many have none. signal: that interrupted it.
+    errors: by kind, how often it was met and one message.
     """
 
     run: Run
@@ -91,31 +106,47 @@ class Result:
     signal: int | None = None
 
 
+def _interrupt(_: int) -> None:
+    raise KeyboardInterrupt
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says about carrying out. concurrency: in flight for each model, None as declared."""
+    """What the command line says about carrying out. concurrency: in flight for each model, None as declared.
+
+    give_up: called with the number of the second signal.
+    """
 
     environment: Mapping[str, str]
     utc_now: Callable[[], datetime]
     concurrency: int | None = None
     progress: Callable[[Progress], None] = lambda _: None
+    give_up: Callable[[int], None] = _interrupt
 
 
-def find_finished(plan: Plan, journal: Journal) -> Run | None:
-    """Return the run if all of it has been done: then there is nothing to call, score or write."""
+def find_finished(plan: Plan, journal: Journal, selection: Selection) -> Run | None:
+    """Return the run if all that is asked for has been done: then there is nothing to call, score or sum up."""
     known = journal.find_run(plan.run.id)
-    return known if known is not None and known.status is RunStatus.COMPLETE else None
+    if known is None or known.status is RunStatus.COMPLETE:
+        return known
+    is_summed_up = known.n_done == known.n_cells - journal.n_pending(known.id, ())
+    n_pending = journal.n_pending(known.id, plan.evaluator_identities, **selection.filters())
+    return known if is_summed_up and not n_pending else None
 
 
 def missing_outputs(plan: Plan, journal: Journal, selection: Selection) -> dict[str, int]:
     """Return how many cells of each selected variant have no output yet."""
-    chosen = selection.variants or {variant.name for variant in plan.run.variants}
+    names = [variant.name for variant in plan.run.variants]
+    chosen = names if selection.variants is None else [name for name in names if name in selection.variants]
     return {
         name: journal.n_pending(
             plan.run.id, (), variants={name}, cases=selection.cases, limit=selection.limit
         )
-        for name in sorted(chosen)
+        for name in chosen
     }
+
+
+# --- models ---------------------------------------------------------------------------------------------------
 
 
 def open_deployments(
@@ -123,7 +154,7 @@ def open_deployments(
 ) -> dict[str, Deployment]:
     """Return the models a run will ask, ready to be asked.
 
-    Raises UsageError naming every variable that is missing and every parameter a model does not take.
+    Raises UsageError naming every variable that is missing.
     """
     deployments: dict[str, Deployment] = {}
     problems: list[str] = []
@@ -148,82 +179,127 @@ def _with_concurrency(definition: ModelDefinition, concurrency: int | None) -> M
     return definition.model_copy(update={"limits": limits})
 
 
+@asynccontextmanager
+async def _calling(
+    deployments: Mapping[str, Deployment], journal: Journal, budget: Budget, settings: Settings
+) -> AsyncIterator[tuple[Caller, Writer]]:
+    """Give what asks the models and what writes it down, and close both in the end."""
+    async with Writer(journal) as writer:
+        try:
+            yield Caller(deployments, writer, budget, settings.utc_now), writer
+        finally:
+            for deployment in deployments.values():
+                await deployment.model.close()
+
+
+# --- an experiment ----------------------------------------------------------------------------------------------
+
+
 async def run_experiment(
     workspace: Workspace, plan: Plan, journal: Journal, selection: Selection, settings: Settings
 ) -> Result:
     """Return the run, carried out as far as selection, budget and the world allow.
 
-    Raises UsageError before anything is sent when a model cannot be opened; StoreError when the journal fails.
+    The budget is that of the run, however often it is interrupted; `wall_s` counts this time alone.
+
+    Raises UsageError before anything is sent when a model cannot be opened or a function not be imported, and
+    StoreError when the journal fails.
     """
     started = time.monotonic()
+    newest = journal.latest_run()
     journal.begin_run(plan.run, plan.cells())
-    missing = missing_outputs(plan, journal, selection)
-    needed = {
-        name: version
-        for variant, n in missing.items()
-        if n
-        for name, version in plan.programs[variant].models.items()
-    }
-    deployments = open_deployments(workspace, needed, settings)
-    budget = Budget(usd=plan.experiment.budget.usd, calls=plan.experiment.budget.calls)
+    deployments = _open_needed(workspace, plan, missing_outputs(plan, journal, selection), settings)
+    lost = newest is not None and newest.id == plan.run.id
+    budget = spent_budget(workspace, plan, journal, with_lost=lost)
     filters = selection.filters()
-    n_todo = journal.n_pending(plan.run.id, plan.evaluator_identities, **filters)
-    async with Writer(journal) as writer:
-        caller = Caller(deployments, writer, budget, settings.utc_now)
-        carrying = Carrying(plan, caller, writer, settings, Tally(n_todo))
-        try:
-            pending = journal.pending(plan.run.id, plan.evaluator_identities, **filters)
-            await carrying.carry_out(pending)
-        finally:
-            for deployment in deployments.values():
-                await deployment.model.close()
-    run = _finished(plan, journal, carrying, caller, wall_s=time.monotonic() - started)
+    tally = Tally(journal.n_pending(plan.run.id, plan.evaluator_identities, **filters))
+    with ahead(plan.evaluators):
+        async with _calling(deployments, journal, budget, settings) as (caller, writer):
+            carrying = Carrying(plan, caller, writer, settings, tally)
+            await carrying.carry_out(journal.pending(plan.run.id, plan.evaluator_identities, **filters))
+        run = _finished(journal, plan.run, carrying, plan.evaluators, time.monotonic() - started)
     journal.save_run(run)
-    without = sum(missing_outputs(plan, journal, selection).values())
-    tally = carrying.tally
     return Result(
         run=run,
         n_selected=journal.n_cells(plan.run.id, **filters),
-        n_without_output=without,
+        n_without_output=sum(missing_outputs(plan, journal, selection).values()),
         errors={kind: (n, tally.examples[kind]) for kind, n in tally.kinds.most_common()},
         stopped=carrying.stopped,
         signal=carrying.signal,
     )
 
 
-def _finished(plan: Plan, journal: Journal, carrying: Carrying, caller: Caller, *, wall_s: float) -> Run:
+def _open_needed(
+    workspace: Workspace, plan: Plan, missing: Mapping[str, int], settings: Settings
+) -> dict[str, Deployment]:
+    needed = [plan.programs[name] for name, n in missing.items() if n]
+    for program in needed:
+        load_functions(program)
+    models = {name: version for program in needed for name, version in program.models.items()}
+    return open_deployments(workspace, models, settings)
+
+
+def spent_budget(workspace: Workspace, plan: Plan, journal: Journal, *, with_lost: bool) -> Budget:
+    """Return the budget of a run, less what it has spent before.
+
+    with_lost: nothing else has run since the run's record was written, so that calls newer than it were made by a
+    carrying out that was killed before it could say what it spent. Those without an answer may or may not have
+    left: each counts as one request at its upper estimate.
+    """
+    asked = plan.experiment.budget
+    budget = Budget(usd=asked.usd, calls=asked.calls)
+    known = journal.find_run(plan.run.id)
+    if known is None:
+        return budget
+    budget.n_calls = known.n_calls
+    budget.spent_usd = known.cost_usd or 0.0
+    budget.n_unpriced = int(known.cost_usd is None)
+    models = workspace.project.models
+    for call in journal.calls_since(known.finished_at or known.created_at) if with_lost else ():
+        price = models[call.model].pricing() if call.model in models else None
+        if call.state is not CallState.PLANNED:
+            _add_lost(budget, call, price)
+    return budget
+
+
+def _add_lost(budget: Budget, call: Call, price: Price | None) -> None:
+    upper = upper_cost(call.request, estimate_input_tokens(call.request.messages), price)
+    is_free = price is not None and upper == 0
+    cost = 0.0 if call.cost_usd is None and is_free else call.cost_usd
+    budget.n_calls += max(call.attempts, 1)
+    budget.spent_usd += upper if cost is None else cost
+    budget.n_unpriced += cost is None
+
+
+def _finished(
+    journal: Journal, planned: Run, carrying: Carrying, evaluators: Sequence[BoundEvaluator], wall_s: float
+) -> Run:
     """Sum up what the journal has of the run now."""
-    before = journal.find_run(plan.run.id) or plan.run
-    n_pending = journal.n_pending(plan.run.id, plan.evaluator_identities)
-    n_open = journal.n_pending(plan.run.id, ())
-    status = RunStatus.COMPLETE if n_pending == 0 else RunStatus.PARTIAL
-    if carrying.stopped is not None:
+    before = journal.find_run(planned.id) or planned
+    caller = carrying.caller
+    status = find_status(journal, before)
+    if carrying.stopped is not None and status is not RunStatus.COMPLETE:
         status = RunStatus.STOPPED
-    spent = caller.budget.spent_usd if _all_priced(caller) else None
-    cost = None if before.cost_usd is None or spent is None else before.cost_usd + spent
     run = before.model_copy(
         update={
             "status": status,
             "finished_at": carrying.settings.utc_now(),
-            "n_done": plan.run.n_cells - n_open,
-            "n_calls": before.n_calls + caller.budget.n_calls,
+            "n_done": before.n_cells - journal.n_pending(before.id, ()),
+            "n_calls": caller.budget.n_calls,
             "n_reused": before.n_reused + caller.n_reused,
-            "cost_usd": cost,
+            "cost_usd": None if caller.budget.n_unpriced else caller.budget.spent_usd,
             "wall_s": before.wall_s + wall_s,
         }
     )
-    run = summarise_run(journal, run, plan.evaluators)
-    rates = [figures["error_rate"] for figures in run.summary.values()]
-    return run.model_copy(update={"n_errors": round(sum((rate.value or 0) * rate.n for rate in rates))})
-
-
-def _all_priced(caller: Caller) -> bool:
-    return all(deployment.price is not None for deployment in caller.deployments.values())
+    return summarise_run(journal, run, evaluators)
 
 
 @dataclass
 class Carrying:
-    """One carrying out: workers that take cells in order until there are none, or something stops them."""
+    """One carrying out: workers that take cells in order until there are none, or something stops them.
+
+    stopped: the first thing that keeps it from doing all. broken: the journal failed.
+    """
 
     plan: Plan
     caller: Caller
@@ -231,47 +307,60 @@ class Carrying:
     settings: Settings
     tally: Tally
     stopped: LlmopsError | None = None
+    broken: StoreError | None = None
     signal: int | None = None
+    threads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(THREADS))
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def carry_out(self, pending: Iterator[tuple[Cell, Case, Output | None]]) -> None:
-        """Work off the cells; the first signal stops taking new ones, the second ends at once."""
+    async def carry_out(self, pending: Iterator[Pending]) -> None:
+        """Work off the cells; the first signal stops taking new ones, the second ends at once.
+
+        Raises StoreError when the journal fails; what is in flight then has still come home.
+        """
         n_workers = LOOKAHEAD + 2 * sum(
             deployment.definition.limits.concurrency for deployment in self.caller.deployments.values()
         )
-        cells = iter(pending)
-        with self._signals():
-            work = asyncio.ensure_future(self._all(cells, min(n_workers, max(self.tally.n_total, 1))))
-            stop = asyncio.ensure_future(self._stop.wait())
-            budget = self.plan.experiment.budget.wall_s
-            done, _ = await asyncio.wait({work, stop}, timeout=budget, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                self._stop_because(BudgetError(f"the budget of {budget:g} s is used up"))
-            if work not in done:
-                await asyncio.wait({work}, timeout=DRAIN_S)
-            stop.cancel()
-            if not work.done():
-                work.cancel()
+        with _Signals(self._note_signal):
+            work = asyncio.ensure_future(self._all(pending, min(n_workers, max(self.tally.n_total, 1))))
             try:
-                await work
-            except asyncio.CancelledError:
-                if not self._stop.is_set():
-                    raise
-            except ExceptionGroup as group:
-                raise first_error(group) from None
+                await self._until_done_or_stopped(work)
+                if not work.done():
+                    self.caller.stop()
+                    await self._drain(work)
+            finally:
+                work.cancel()
+                await asyncio.wait({work})
+            if not work.cancelled() and (error := work.exception()) is not None:
+                raise first_error(error)
+        if self.broken is not None:
+            raise self.broken
         await self.writer.flush()
 
-    async def _all(self, cells: Iterator[tuple[Cell, Case, Output | None]], n_workers: int) -> None:
+    async def _until_done_or_stopped(self, work: asyncio.Future[None]) -> None:
+        budget = self.plan.experiment.budget.wall_s
+        if not await _first_of(work, self._stop, budget):
+            self._stop_because(BudgetError(f"the budget of {budget:g} s is used up"))
+
+    async def _drain(self, work: asyncio.Future[None]) -> None:
+        """Let requests in flight come home; whoever only waits for a turn is let go."""
+        await _first_of(work, self.caller.idle, DRAIN_S)
+        await asyncio.wait({work}, timeout=SETTLE_S)
+
+    async def _all(self, cells: Iterator[Pending], n_workers: int) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(n_workers):
                 group.create_task(self._work(cells))
 
-    async def _work(self, cells: Iterator[tuple[Cell, Case, Output | None]]) -> None:
+    async def _work(self, cells: Iterator[Pending]) -> None:
         while not self._stop.is_set():
-            found = next(cells, None)
-            if found is None:
-                return
-            await self._one(*found)
+            try:
+                found = next(cells, None)
+                if found is None:
+                    return
+                await self._one(*found)
+            except StoreError as error:
+                self.broken = self.broken or error
+                self._stop_because(error)
 
     async def _one(self, cell: Cell, case: Case, output: Output | None) -> None:
         """Carry out and score one cell. Whatever goes wrong belongs to this case alone."""
@@ -279,7 +368,7 @@ class Carrying:
             output = await self._output(cell, case)
             if output is None:
                 return
-            self.tally.note(output)
+            self.tally.note_output(output)
             await self.writer.record_output(cell, output)
         scores = await score_output(self.plan.evaluators, case, output)
         await self.writer.record_scores(cell, scores)
@@ -287,35 +376,37 @@ class Carrying:
         self._tell()
 
     async def _output(self, cell: Cell, case: Case) -> Output | None:
-        program = self.plan.programs[cell.variant]
-        trace = Trace()
+        """Return the output of a cell; None when it has to wait for a later run."""
         context = Context(
             caller=self.caller,
-            trace=trace,
+            trace=Trace(),
             case_id=case.id,
             cluster=case.cluster,
             repeat=cell.repeat,
             fresh=self.plan.run.fresh,
+            threads=self.threads,
         )
+        program = self.plan.programs[cell.variant]
         try:
             return await carry_out_case(program, case.inputs, context, cell.cell_id, self.settings.utc_now)
-        except StoreError:
-            raise
+        except (StoreError, Stopping) as error:
+            if isinstance(error, StoreError):
+                raise
         except BudgetError as error:
             self._stop_because(error)
         except AccessError as error:
             self._note_access(error)
-        except Exception as error:  # noqa: BLE001 - one case's unforeseen fault is data; the run goes on
-            info = ErrorInfo(kind="internal", message=f"{type(error).__name__}: {error}")
-            now = self.settings.utc_now()
-            return _summed(cell.cell_id, trace, now, status=Status.ERROR, error=info)
+        except Exception as raised:  # noqa: BLE001 - one case's unforeseen fault is data; the run goes on
+            found = first_error(raised)
+            info = ErrorInfo(kind="internal", message=f"{type(found).__name__}: {found}")
+            return _summed(
+                cell.cell_id, context.trace, self.settings.utc_now(), status=Status.ERROR, error=info
+            )
         return None
 
     def _note_access(self, error: AccessError) -> None:
         """Other models go on; when none is left to ask, the run stops."""
-        self.tally.n_errors += 1
-        self.tally.kinds[error.kind] += 1
-        self.tally.examples.setdefault(error.kind, str(error))
+        self.tally.note_error(error.kind, str(error))
         self.stopped = self.stopped or error
         if all(deployment.stopped is not None for deployment in self.caller.deployments.values()):
             self._stop_because(error)
@@ -325,24 +416,30 @@ class Carrying:
         self._stop.set()
 
     def _tell(self) -> None:
-        budget = self.caller.budget
-        tally = self.tally
+        budget, tally = self.caller.budget, self.tally
+        n_errors = tally.kinds.total()
         self.settings.progress(
-            Progress(tally.n_done, tally.n_total, tally.n_errors, budget.n_calls, budget.spent_usd)
+            Progress(tally.n_done, tally.n_total, n_errors, budget.n_calls, budget.spent_usd)
         )
 
-    def _signals(self) -> _Signals:
-        return _Signals(self._interrupt)
-
-    def _interrupt(self, number: int) -> None:
+    def _note_signal(self, number: int) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            self.settings.give_up(number)
         self.signal = number
         self._stop.set()
 
 
+async def _first_of(work: asyncio.Future[None], event: asyncio.Event, timeout_s: float | None) -> bool:
+    """Wait for either; return whether one of them came in time."""
+    other = asyncio.ensure_future(event.wait())
+    both: set[asyncio.Future[Any]] = {work, other}
+    done, _ = await asyncio.wait(both, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    other.cancel()
+    return bool(done)
+
+
 class _Signals:
-    """Turns the first SIGINT or SIGTERM into a call, where the main thread lets us."""
+    """Turns SIGINT and SIGTERM into a call, where the main thread lets us."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell = tell
@@ -364,6 +461,9 @@ class _Signals:
             signal.signal(number, handler)
 
 
+# --- one case ---------------------------------------------------------------------------------------------------
+
+
 async def carry_out_case(
     program: Program,
     inputs: Mapping[str, Any],
@@ -373,30 +473,36 @@ async def carry_out_case(
 ) -> Output:
     """Return the output of one program for one set of inputs, or the error it met as data.
 
-    Raises AccessError, BudgetError and StoreError, which end more than one case.
+    Raises AccessError, BudgetError, StoreError and Stopping, which end more than one case.
     """
     trace = context.trace
     try:
         top = await program.carry_out(inputs, context, Place(getattr(program, "name", "run")))
-    except (AccessError, BudgetError, StoreError):
+    except (AccessError, BudgetError, StoreError, Stopping):
         raise
     except Halted as error:
-        info = ErrorInfo(kind=str(error.status), message=str(error), step=_where(trace))
-        return _summed(cell_id, trace, utc_now(), status=error.status, error=info)
+        return _failed(cell_id, trace, utc_now(), error.status, error)
     except ModelError as error:
-        info = ErrorInfo(kind=error.kind, message=str(error), step=_where(trace))
-        return _summed(cell_id, trace, utc_now(), status=Status.ERROR, error=info)
+        return _failed(cell_id, trace, utc_now(), Status.ERROR, error)
     except LlmopsError as error:
-        info = ErrorInfo(kind="step", message=str(error), step=_where(trace))
-        return _summed(cell_id, trace, utc_now(), status=Status.CRASHED, error=info)
-    status = Status.TRUNCATED if trace.truncated else Status.OK
-    output = _summed(cell_id, trace, utc_now(), status=status, value=top.output)
-    return output.model_copy(update={"latency_s": top.duration_s, "ttft_s": top.ttft_s})
+        return _failed(cell_id, trace, utc_now(), Status.CRASHED, error)
+    return _summed(
+        cell_id,
+        trace,
+        utc_now(),
+        status=Status.TRUNCATED if trace.truncated else Status.OK,
+        value=top.output,
+        latency_s=top.duration_s,
+        ttft_s=top.ttft_s,
+    )
 
 
-def _where(trace: Trace) -> str | None:
-    failed = [span.name for span in trace.finished() if span.error is not None]
-    return failed[-1] if failed else None
+def _failed(cell_id: str, trace: Trace, now: datetime, status: Status, error: LlmopsError) -> Output:
+    steps = [span.name for span in trace.finished() if span.error is not None]
+    info = ErrorInfo(
+        kind=getattr(error, "kind", "step"), message=str(error), step=steps[-1] if steps else None
+    )
+    return _summed(cell_id, trace, now, status=status, error=info)
 
 
 def _summed(cell_id: str, trace: Trace, now: datetime, **known: Any) -> Output:
@@ -432,44 +538,8 @@ async def run_once(
 
     Raises AccessError and UsageError as `run_experiment` does.
     """
+    load_functions(program)
     deployments = open_deployments(workspace, program.models, settings)
-    async with Writer(journal) as writer:
-        caller = Caller(deployments, writer, Budget(), settings.utc_now)
+    async with _calling(deployments, journal, Budget(), settings) as (caller, _):
         context = Context(caller=caller, trace=Trace(), fresh=fresh)
-        try:
-            return await carry_out_case(program, inputs, context, program.identity, settings.utc_now)
-        finally:
-            for deployment in deployments.values():
-                await deployment.model.close()
-
-
-async def rescore_run(workspace: Workspace, before: Run, journal: Journal, settings: Settings) -> Run:
-    """Return the run with today's evaluators over the outputs it has; nothing is called.
-
-    The same run comes back when the evaluators are those it was scored with.
-    """
-    started = time.monotonic()
-    evaluators = bind_evaluators(workspace, before.experiment)
-    judged_by = tuple(evaluator.version() for evaluator in evaluators)
-    identity = run_identity(before.variants, before.dataset.version, judged_by, before.repeats, before.seed)
-    if identity == before.identity:
-        return before
-    run = before.model_copy(
-        update={
-            "id": run_id(before.experiment, identity, before.fresh),
-            "identity": identity,
-            "evaluators": judged_by,
-            "created_at": settings.utc_now(),
-            "n_calls": 0,
-            "n_reused": 0,
-            "cost_usd": 0.0,
-            "comparisons": (),
-        }
-    )
-    journal.begin_run(run, journal.cells(before.id))
-    async with Writer(journal) as writer:
-        for cell, case, output in journal.pending(run.id, [evaluator.identity for evaluator in evaluators]):
-            if output is not None:
-                await writer.record_scores(cell, await score_output(evaluators, case, output))
-    run = run.model_copy(update={"finished_at": settings.utc_now(), "wall_s": time.monotonic() - started})
-    return summarise_run(journal, run, evaluators)
+        return await carry_out_case(program, inputs, context, program.identity, settings.utc_now)

@@ -74,7 +74,9 @@ def git(tmp_path: Path) -> Callable[..., str]:
 
     def run(*arguments: str) -> str:
         command = ["git", "-C", str(tmp_path), "-c", "init.defaultBranch=main", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     return run
 

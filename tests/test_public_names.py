@@ -7,7 +7,18 @@ import sys
 
 import llmops
 
-HEAVY = ["mlflow", "scipy", "pandas", "sklearn", "openai", "azure", "sqlalchemy", "alembic", "rich", "aiohttp"]
+HEAVY = [
+    "mlflow",
+    "scipy",
+    "pandas",
+    "sklearn",
+    "openai",
+    "azure",
+    "sqlalchemy",
+    "alembic",
+    "rich",
+    "aiohttp",
+]
 
 
 def test_exported_names_are_sorted_and_there() -> None:

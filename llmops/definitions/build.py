@@ -284,7 +284,9 @@ def _fault_words(fault: _Fault) -> tuple[str, str | None]:
     if fault.expected:
         return f"should be {fault.expected}, not {kind_of(given)}", _type_hint(fault, given)
     if fault.kind in _WORDS:
-        return _WORDS[fault.kind].format(**fault.details.get("ctx", {}), given=kind_of(given)), None
+        context = fault.details.get("ctx", {})
+        said = {key: f"{limit:g}" if isinstance(limit, float) else limit for key, limit in context.items()}
+        return _WORDS[fault.kind].format(**said, given=kind_of(given)), None
     return str(fault.details["msg"]), None
 
 

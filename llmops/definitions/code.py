@@ -50,6 +50,7 @@ class Code:
     tree: Tree
     _sources: dict[str, Source | None] = field(default_factory=dict)
     _modules: dict[str, ModuleType] = field(default_factory=dict)
+    _identities: dict[str, str] = field(default_factory=dict)
     _lock: RLock = field(default_factory=RLock)  # functions run in threads, and may import when called
 
     def source(self, module: str) -> Source | None:
@@ -92,6 +93,12 @@ class Code:
 
         Comments and formatting do not count. Installed packages are recorded with the run, not hashed.
         """
+        if module not in self._identities:
+            self._identities[module] = identity_of(self._syntax_of(module))
+        return self._identities[module]
+
+    def _syntax_of(self, module: str) -> dict[str, list[str]]:
+        """Return the syntax of a module, of those above it, and of all of the project's that they import."""
         syntax: dict[str, list[str]] = {}
         waiting = [module]
         while waiting:
@@ -104,7 +111,7 @@ class Code:
                 tree = parse(found.path, found.text)
                 syntax[name] = list(_syntax(tree))
                 waiting += _imports(tree, found)
-        return identity_of(syntax)
+        return syntax
 
     def load(self, reference: str) -> Callable[..., Any]:
         """Return the function MODULE:function, executing its module.

@@ -122,6 +122,13 @@ class Dataset:
         """Return the cases of a split, or all."""
         return self.cases if split is None else tuple(case for case in self.cases if case.split == split)
 
+    def input_names(self, split: str | None = None) -> frozenset[str]:
+        """Return the names of the inputs that every case of a split has."""
+        if self.definition.inputs:
+            return frozenset(self.definition.inputs)
+        cases = self.of(split)
+        return frozenset.intersection(*(frozenset(case.inputs) for case in cases)) if cases else frozenset()
+
     def version(self, split: str | None = None) -> str:
         """Return the SHA-256 over the content of a split's cases, in the order of the file."""
         digest = hashlib.sha256()
@@ -280,7 +287,8 @@ class _CaseMaker:
             "inputs": {},
             "expected": rest.pop("expected", None),
         }
-        fields["metadata"] = rest
+        nested = rest.pop("metadata", None) if isinstance(rest.get("metadata"), dict) else None
+        fields["metadata"] = {**rest, **(nested or {})}
         for target, column in columns.items():
             if column not in value:
                 hint = nearest(column, value) or f"columns of this line: {', '.join(map(brief, value))}"

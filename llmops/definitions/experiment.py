@@ -8,7 +8,8 @@ from itertools import product
 from math import prod
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
+from pydantic_core import CoreSchema
 
 from llmops.definitions.base import Bool, Definition, Float, Int, Name, canonical, meaning_of
 from llmops.definitions.prompt import Parameters
@@ -78,6 +79,15 @@ class EvaluatorUse(Definition):
         rest = {key: options[key] for key in options if key not in common and not str(key).startswith("x-")}
         default = str(options.get("function", kind)).rpartition(":")[2] if kind == "python" else kind
         return {"kind": kind, "name": default, **common, "options": rest}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the schema of the forms that people write, not of the fields."""
+        text = {"type": "string"}
+        options = {"type": "object", "properties": {"name": text, "output": text, "expected": text}}
+        one = {"type": "object", "minProperties": 1, "maxProperties": 1}
+        forms = [text, {**one, "additionalProperties": {"anyOf": [text, options]}}]
+        return {"description": "KIND, KIND: {options}, or python: MODULE:function", "anyOf": forms}
 
 
 class Gate(Definition):
@@ -187,7 +197,7 @@ class Trial:
 def expand(experiment: Experiment) -> Iterator[Trial]:
     """Yield the variants of an experiment, each multiplied by the axes of the matrix it does not fix itself."""
     for name, definition in experiment.variants.items():
-        axes = [axis for axis in experiment.matrix if not _fixes(definition, axis)]
+        axes = [axis for axis in experiment.matrix if not fixes(definition, axis)]
         for values in product(*(experiment.matrix[axis] for axis in axes)):
             changed = definition
             shown = []
@@ -200,16 +210,18 @@ def expand(experiment: Experiment) -> Iterator[Trial]:
             yield Trial(full, group, changed, is_baseline=name == experiment.baseline)
 
 
-def _fixes(definition: VariantDefinition, axis: str) -> bool:
+def fixes(definition: VariantDefinition, axis: str) -> bool:
+    """Return whether a variant says itself what an axis of the matrix would set."""
     head, _, key = axis.partition(".")
-    fixed = {"model"} if definition.model is not None else set()
-    if head == "parameters" and key in definition.parameters.given():
-        fixed.add(axis)
-    return axis in fixed or axis in definition.set
+    if axis == "model" and definition.model is not None:
+        return True
+    return axis in definition.set or (head == "parameters" and key in definition.parameters.given())
 
 
 def _shown(value: object) -> str:
     """The value of an axis as it shows in a variant's name: text as it is, anything else as YAML has it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1.0 is 1
     return value if isinstance(value, str) else canonical(value)
 
 

@@ -12,7 +12,8 @@ from functools import cache, lru_cache
 from typing import Any
 
 from llmops.definitions.base import canonical
-from llmops.definitions.documents import brief
+from llmops.definitions.documents import brief, kind_of
+from llmops.definitions.patterns import compile_pattern, encodable
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TYPES: Mapping[str, Callable[[Any], bool]] = {
@@ -103,10 +104,7 @@ def _cut(message: str) -> str:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return brief(value)
-    text = canonical(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return brief(value) if isinstance(value, str) else kind_of(value)
 
 
 # --- what most schemas say ----------------------------------------------------------------------------------
@@ -213,7 +211,7 @@ def _pattern_fits(said: Any, _: Mapping[str, Any]) -> Fits | None:
     if not isinstance(said, str):
         return None
     try:
-        _compiled(said)
+        compile_pattern(said)
     except ValueError:
         return None
     return lambda value: not isinstance(value, str) or _matches(said, value)
@@ -266,7 +264,7 @@ def _check_parts(resource: Any, resolver: Any) -> None:
             raise ValueError(f"{reference!r} is not in the schema, and no schema is fetched") from error
     named = schema.get("patternProperties", {})
     for pattern in (*named, *([schema["pattern"]] if "pattern" in schema else ())):
-        _compiled(pattern)
+        compile_pattern(pattern)
     if named and "unevaluatedProperties" in schema:
         raise ValueError("patternProperties beside unevaluatedProperties is not supported")
     for part in resource.subresources():
@@ -289,23 +287,8 @@ def _linear_validator() -> Any:
     return extend(Draft202012Validator, keywords)
 
 
-def _compiled(pattern: str) -> Any:
-    """Return the compiled pattern; RE2 keeps the last 128, so asking again is cheap."""
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(pattern, options)
-    except (re2.error, UnicodeEncodeError) as error:
-        said = error.args[0]
-        reason = said.decode() if isinstance(said, bytes) else str(error)
-        raise ValueError(f"the pattern {brief(pattern)} is wrong, or has what RE2 lacks: {reason}") from error
-
-
 def _matches(pattern: str, text: str) -> bool:
-    valid = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # RE2 reads UTF-8
-    return _compiled(pattern).search(valid) is not None
+    return compile_pattern(pattern).search(encodable(text)) is not None
 
 
 def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[Any]:

@@ -14,6 +14,8 @@ from llmops.errors import nearest
 __all__ = ["RESERVED", "InputTypes", "Schema", "check_name", "checker", "problem_with", "schema_of"]
 
 RESERVED = frozenset({"steps", "output", "expected"})
+_WORDS = frozenset({"and", "else", "if", "in", "is", "or"})
+"""Words between the parts of an expression, which would pass for a name only when they stand alone."""
 
 
 def _check_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -30,11 +32,8 @@ def check_name(name: str) -> str:
     Raises ValueError for any other, and for those that mean something else in a template.
     """
     try:
-        if (
-            name.isidentifier()
-            and name not in RESERVED
-            and name in parse_template(f"{{{{ {name} }}}}").variables
-        ):
+        is_free = name.isidentifier() and name not in RESERVED | _WORDS
+        if is_free and name in parse_template(f"{{{{ {name} }}}}").variables:
             return name
     except TemplateError:
         pass  # a word of the template language, or one that begins with an underscore

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from llmops.errors import UsageError, nearest
@@ -27,6 +26,8 @@ EVALUATORS: Mapping[str, str] = {
 
 def evaluators() -> dict[str, str]:
     """Return every kind of evaluator and its `module:Class`, those of other packages included."""
+    from importlib.metadata import entry_points  # looks into every installed package
+
     others = {point.name: point.value for point in entry_points(group="llmops.evaluators")}
     return {**others, **EVALUATORS}
 
@@ -34,14 +35,19 @@ def evaluators() -> dict[str, str]:
 def evaluator_class(kind: str) -> Any:
     """Return the class behind a kind; its `Options` are the fields that a YAML block may set.
 
-    Raises UsageError for a kind that is not in the table.
+    Raises UsageError for a kind that is not in the table, and for a package that is not whole.
     """
-    known = evaluators()
+    known = EVALUATORS if kind in EVALUATORS else evaluators()
     if kind not in known:
         hint = nearest(kind, known) or f"known evaluators: {', '.join(sorted(known))}"
         raise UsageError(f"no evaluator is called {kind!r}; {hint}")
     module, _, name = known[kind].partition(":")
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"evaluator {kind!r} cannot be loaded: {error}; is its package installed?"
+        ) from error
 
 
 def open_evaluator(

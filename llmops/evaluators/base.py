@@ -7,8 +7,9 @@ worked out before it is asked. Calling it never costs anything; judges, which ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from llmops.records import Figure, Score, Span, Status
 
@@ -60,8 +61,12 @@ class Evaluator(Protocol):
         """
 
 
+@runtime_checkable
 class Summary(Protocol):
     """An evaluator that also has figures which are no mean over cases (macro F1, a confusion matrix)."""
+
+    def ahead(self) -> AbstractContextManager[None]:
+        """Get ready whatever `summarise` will need, beside the work of the block."""
 
     def summarise(
         self, scores: Sequence[Score], clusters: Sequence[str] | None, *, level: float, seed: int

@@ -1,11 +1,13 @@
 """Whether an output names the right class, and what that comes to over all cases: F1, precision, recall.
 
-The one evaluator whose figures are no means over cases. scikit-learn works them out; it and numpy are
-imported when a summary is asked for, since neither a judgement nor `check` needs them.
+The one evaluator whose figures are no means over cases. scikit-learn works them out, in `figures`; it and numpy
+are imported when a summary is asked for, since neither a judgement nor `check` needs them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,11 @@ from pydantic import Field, model_validator
 from llmops.definitions.base import Definition
 from llmops.errors import EvaluatorError, nearest
 from llmops.evaluators.base import Judgement, Subject
+from llmops.evaluators.figures import Aside, ClassFigures, class_figures
 from llmops.evaluators.texts import as_text, expected_of, normal_form, shown, storable
 from llmops.records import Figure, Interval, Score, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     import numpy as np
     import numpy.typing as npt
 
@@ -90,6 +91,18 @@ class Classification:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._declared = {self._key(label): label for label in options.labels or ()}
+        self._figures: Callable[[Sequence[int], Sequence[int], int], ClassFigures] = class_figures
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Have scikit-learn ready in a process of its own until the block ends: summaries then wait for less."""
+        aside = Aside()
+        self._figures = aside.figures
+        try:
+            yield
+        finally:
+            self._figures = class_figures
+            aside.close()
 
     async def judge(self, subject: Subject) -> Judgement:
         """Return 1 or 0 with label and truth; OTHER for a case that failed, whatever it holds.
@@ -119,20 +132,33 @@ class Classification:
             return {"accuracy": nobody_knows.model_copy(update={"kind": "share"}), "macro_f1": nobody_knows}
         cases = self.classify([score for score, _ in kept])
         drawn = [cluster for _, cluster in kept] if clusters is not None else None
+        found = self._figures(cases.truth, cases.found, len(cases.labels))
+        n = len(cases.truth)
         return {
-            "accuracy": _accuracy(cases, drawn, n_missing, level),
-            "macro_f1": _macro_f1(cases, drawn, n_missing, level, seed),
-            **_label_figures(cases, n_missing),
+            "accuracy": Figure(
+                value=found.accuracy,
+                kind="share",
+                n=n,
+                n_missing=n_missing,
+                interval=_accuracy_interval(cases, drawn, level),
+            ),
+            "macro_f1": Figure(
+                value=found.macro_f1,
+                kind="statistic",
+                n=n,
+                n_missing=n_missing,
+                interval=_macro_f1_interval(cases, drawn, level, seed),
+                note=None if n >= _TRUSTED_FROM else f"a rough interval: fewer than {_TRUSTED_FROM} cases",
+            ),
+            **_label_figures(cases, found, n_missing),
         }
 
     def confusion(self, scores: Sequence[Score]) -> list[tuple[str, str, int]]:
         """Return how often each truth met each label, as (truth, label, count), sorted, without the zeros."""
-        from sklearn.metrics import confusion_matrix
-
         cases = self.classify([score for score in scores if _is_scored(score)])
         if not cases.truth:
             return []
-        matrix = confusion_matrix(cases.truth, cases.found, labels=range(len(cases.names))).tolist()
+        matrix = self._figures(cases.truth, cases.found, len(cases.labels)).confusion
         rows = zip(cases.names, matrix, strict=True)
         cells = ((truth, *cell) for truth, row in rows for cell in zip(cases.names, row, strict=True))
         return [cell for cell in cells if cell[2]]
@@ -209,64 +235,48 @@ def _code(label: str, key: str, codes: Mapping[str, int]) -> int:
     return len(codes) if label == OTHER else codes.get(key, len(codes))
 
 
-def _accuracy(cases: Classified, clusters: Sequence[str] | None, n_missing: int, level: float) -> Figure:
-    from sklearn.metrics import accuracy_score
-
+def _accuracy_interval(cases: Classified, clusters: Sequence[str] | None, level: float) -> Interval:
     from llmops.stats.intervals import mean_interval
 
     hits = [float(truth == found) for truth, found in zip(cases.truth, cases.found, strict=True)]
     low, high = mean_interval(hits, low=0.0, high=1.0, level=level, clusters=clusters)
-    return Figure(
-        value=float(accuracy_score(cases.truth, cases.found)),
-        kind="share",
-        n=len(hits),
-        n_missing=n_missing,
-        interval=Interval(low=low, high=high, level=level),
-    )
+    return Interval(low=low, high=high, level=level)
 
 
-def _macro_f1(
-    cases: Classified, clusters: Sequence[str] | None, n_missing: int, level: float, seed: int
-) -> Figure:
-    from sklearn.metrics import f1_score
-
+def _macro_f1_interval(
+    cases: Classified, clusters: Sequence[str] | None, level: float, seed: int
+) -> Interval:
     from llmops.stats.bootstrap import percentile_interval
 
-    n, expected = len(cases.truth), sorted(set(cases.truth))
     low, high = percentile_interval(
-        macro_f1_statistic(cases), n, level=level, resamples=_RESAMPLES, seed=seed, clusters=clusters
+        macro_f1_statistic(cases),
+        len(cases.truth),
+        level=level,
+        resamples=_RESAMPLES,
+        seed=seed,
+        clusters=clusters,
     )
-    return Figure(
-        value=float(f1_score(cases.truth, cases.found, labels=expected, average="macro", zero_division=0)),
-        kind="statistic",
-        n=n,
-        n_missing=n_missing,
-        interval=Interval(low=low, high=high, level=level),
-        note=None if n >= _TRUSTED_FROM else f"a rough interval: fewer than {_TRUSTED_FROM} cases",
-    )
+    return Interval(low=low, high=high, level=level)
 
 
-def _label_figures(cases: Classified, n_missing: int) -> dict[str, Figure]:
+def _label_figures(cases: Classified, found: ClassFigures, n_missing: int) -> dict[str, Figure]:
     """Return precision over the cases given a label, recall over those that expect it, F1 over either."""
-    import numpy as np
-    from sklearn.metrics import precision_recall_fscore_support
-
     codes = range(len(cases.labels))
-    precision, recall, f1, expected = precision_recall_fscore_support(
-        cases.truth, cases.found, labels=codes, average=None, zero_division=np.nan
-    )
-    given = np.bincount(cases.found, minlength=len(codes))
-    pairs = list(zip(cases.truth, cases.found, strict=True))
-    either = [sum(code in pair for pair in pairs) for code in codes]
-    table = {"f1": (f1, either), "precision": (precision, given), "recall": (recall, expected)}
+    given = [sum(row[code] for row in found.confusion) for code in codes]
+    either = [found.expected[code] + given[code] - found.confusion[code][code] for code in codes]
+    table = {
+        "f1": (found.f1, either),
+        "precision": (found.precision, given),
+        "recall": (found.recall, found.expected),
+    }
     return {
-        f"{name}.{label}": _label_figure(values[code], int(counts[code]), n_missing)
+        f"{name}.{label}": _label_figure(values[code], counts[code], n_missing)
         for name, (values, counts) in table.items()
         for code, label in enumerate(cases.labels)
     }
 
 
-def _label_figure(value: float, n: int, n_missing: int) -> Figure:
+def _label_figure(value: float | None, n: int, n_missing: int) -> Figure:
     if n == 0:
         return Figure(value=None, kind="statistic", n=0, n_missing=n_missing, note="no case to tell from")
-    return Figure(value=float(value), kind="statistic", n=n, n_missing=n_missing)
+    return Figure(value=value, kind="statistic", n=n, n_missing=n_missing)

@@ -1,26 +1,25 @@
-"""Whether an output is JSON, and JSON of the right shape. The one file that meets jsonschema.
+"""Whether an output is JSON, and JSON of the right shape.
 
-Strict where Python is lenient: NaN, Infinity and numbers that no double holds are no JSON here. Patterns in
-schemas run on RE2, as in `regex`, and no schema is ever fetched from anywhere.
+Strict where Python is lenient: NaN, Infinity and numbers that no double holds are no JSON here. What a schema
+may say stands in `definitions/json_schema.py`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NoReturn
 
 from pydantic import Field, field_validator
 
 from llmops.definitions.base import Definition
+from llmops.definitions.json_schema import check_schema, checker, full_validator
 from llmops.evaluators.base import Judgement, Subject
-from llmops.evaluators.regex import compile_pattern, encodable
 from llmops.evaluators.texts import storable
 from llmops.records import Status
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ERRORS_SHOWN = 3
 _ERROR_CHARACTERS = 160
 _CUT_OFF = "cut off before its end (truncated), so it is no whole JSON"
@@ -64,7 +63,7 @@ class JsonSchema:
         @field_validator("json_schema")
         @classmethod
         def _is_usable(cls, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-            _check_schema(schema)
+            check_schema(schema)
             return schema
 
     version = "1"
@@ -74,18 +73,24 @@ class JsonSchema:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._validator = _validator(options.json_schema)
+        self._problem_with = checker(options.json_schema)
 
     async def judge(self, subject: Subject) -> Judgement:
         """Return 1 or 0, and the first few places that do not fit."""
         value, problem = _read(subject)
         if problem is not None:
             return Judgement(0.0, problem, parts={"parsed": 0.0})
+        if self._problem_with(value) is None:
+            return Judgement(1.0, parts={"parsed": 1.0})
         try:
             problems = sorted(_problem(error) for error in self._validator.iter_errors(value))
         except RecursionError:
             problems = ["nested too deeply to be checked"]
         return Judgement(float(not problems), _summary(problems), parts={"parsed": 1.0})
+
+    @cached_property
+    def _validator(self) -> Any:
+        return full_validator(self.options.json_schema)
 
 
 def parse_json(text: str) -> Any:
@@ -146,98 +151,3 @@ def _shortened(message: str) -> str:
 def _summary(problems: list[str]) -> str | None:
     more = len(problems) - _ERRORS_SHOWN
     return "; ".join(problems[:_ERRORS_SHOWN] + ([f"and {more} more"] if more > 0 else [])) or None
-
-
-def _check_schema(schema: Mapping[str, Any]) -> None:
-    """Raise ValueError for a schema that is wrong, of another draft, or reaches beyond itself."""
-    from jsonschema.exceptions import SchemaError
-    from referencing import Registry
-    from referencing.jsonschema import DRAFT202012
-
-    if schema.get("$schema", _DIALECT).rstrip("#") != _DIALECT:
-        raise ValueError(f"the schema must be of Draft 2020-12 ({_DIALECT}), not {schema['$schema']!r}")
-    try:
-        _linear_validator().check_schema(schema)
-    except SchemaError as error:
-        raise ValueError(f"the schema is wrong at {error.json_path}: {error.message}") from error
-    resource = DRAFT202012.create_resource(schema)
-    _check_parts(resource, Registry().with_resource("", resource).resolver_with_root(resource))
-
-
-def _check_parts(resource: Any, resolver: Any) -> None:
-    from referencing.exceptions import Unresolvable
-
-    schema = resource.contents if isinstance(resource.contents, Mapping) else {}
-    for reference in (schema[key] for key in ("$ref", "$dynamicRef") if key in schema):
-        try:
-            resolver.lookup(reference)
-        except Unresolvable as error:
-            raise ValueError(f"{reference!r} is not in the schema, and no schema is fetched") from error
-    named = schema.get("patternProperties", {})
-    for pattern in (*named, *([schema["pattern"]] if "pattern" in schema else ())):
-        compile_pattern(pattern)
-    if named and "unevaluatedProperties" in schema:
-        raise ValueError("patternProperties beside unevaluatedProperties is not supported")
-    for part in resource.subresources():
-        if isinstance(part.contents, Mapping) and "$schema" in part.contents:
-            raise ValueError("only the top of a schema may say $schema")
-        _check_parts(part, resolver.in_subresource(part))
-
-
-def _validator(schema: Mapping[str, Any]) -> Any:
-    from referencing import Registry
-
-    # Asked for a draft by name, jsonschema would go on with its own class for it, which matches with `re`.
-    unnamed = {key: value for key, value in schema.items() if key != "$schema"}
-    return _linear_validator()(unnamed, registry=Registry())
-
-
-@cache
-def _linear_validator() -> Any:
-    """Return jsonschema's class for the draft with the keywords that match patterns moved to RE2."""
-    from jsonschema import Draft202012Validator, validators
-
-    extend: Any = validators.extend  # has no types
-    keywords = {
-        "pattern": _pattern,
-        "patternProperties": _pattern_properties,
-        "additionalProperties": _additional_properties,
-    }
-    return extend(Draft202012Validator, keywords)
-
-
-def _matches(pattern: str, text: str) -> bool:
-    return compile_pattern(pattern).search(encodable(text)) is not None
-
-
-def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[Any]:
-    from jsonschema import ValidationError
-
-    if isinstance(instance, str) and not _matches(pattern, instance):
-        yield ValidationError(f"{instance[:40]!r} does not match {pattern!r}")
-
-
-def _pattern_properties(validator: Any, named: Mapping[str, Any], instance: Any, _: Any) -> Iterator[Any]:
-    if not isinstance(instance, dict):
-        return
-    for pattern, part in named.items():
-        for key, value in instance.items():
-            if _matches(pattern, key):
-                yield from validator.descend(value, part, path=key, schema_path=pattern)
-
-
-def _additional_properties(
-    validator: Any, additional: Any, instance: Any, schema: Mapping[str, Any]
-) -> Iterator[Any]:
-    """Ask the original about the keys that no pattern of the schema takes."""
-    from jsonschema import Draft202012Validator
-
-    patterns = schema.get("patternProperties", {})
-    if isinstance(instance, dict) and patterns:
-        instance = {
-            key: value for key, value in instance.items() if not any(_matches(p, key) for p in patterns)
-        }
-        schema = {key: value for key, value in schema.items() if key != "patternProperties"}
-    yield from Draft202012Validator.VALIDATORS["additionalProperties"](
-        validator, additional, instance, schema
-    )

@@ -1,32 +1,19 @@
 """Whether an output matches a pattern, in linear time whatever the pattern and the output are.
 
-The one file that meets RE2, which has neither look-around nor backreferences and so never runs away.
+How patterns are compiled stands in `definitions/patterns.py`.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-import re2
 from pydantic import field_validator
 
 from llmops.definitions.base import Definition
+from llmops.definitions.patterns import compile_pattern, encodable
 from llmops.errors import EvaluatorError
 from llmops.evaluators.base import Judgement, Subject
 from llmops.evaluators.texts import as_text, expected_of, shown
-
-_QUOTED = 80
-_LINEAR = "patterns run in linear time (RE2), which has none"
-_UNSUPPORTED = {
-    "(?=": "look-ahead",
-    "(?!": "look-ahead",
-    "(?<=": "look-behind",
-    "(?<!": "look-behind",
-    "(?>": "atomic groups",
-    "(?P=": "backreferences",
-    "(?(": "conditional groups",
-    **{f"\\{digit}": "backreferences" for digit in range(1, 10)},
-}
 
 
 class Regex:
@@ -80,33 +67,3 @@ class Regex:
             return compile_pattern(expected, ignore_case=self.options.ignore_case)
         except ValueError as error:
             raise EvaluatorError(f"case {subject.case_id!r}: {error}") from error
-
-
-def compile_pattern(pattern: str, *, ignore_case: bool = False) -> Any:
-    """Return the compiled pattern; RE2 keeps the last 128, so asking again is cheap.
-
-    Raises ValueError, in words for people, for a pattern that is wrong or that RE2 does not support.
-    """
-    options = re2.Options()
-    options.log_errors = False
-    options.case_sensitive = not ignore_case
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        said = error.args[0]
-        raise ValueError(_reason(pattern, said.decode() if isinstance(said, bytes) else said)) from error
-    except UnicodeEncodeError as error:
-        raise ValueError(f"pattern {shown(pattern)} is no valid Unicode text") from error
-
-
-def encodable(text: str) -> str:
-    """Return text with each lone surrogate replaced by U+FFFD, since RE2 reads UTF-8."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _reason(pattern: str, said: str) -> str:
-    """Return why a pattern was refused: RE2 quotes the operator, cut short where it stopped reading."""
-    named = next((name for sign, name in _UNSUPPORTED.items() if sign in pattern), None)
-    if named and ("perl operator" in said or "escape sequence" in said):
-        return f"pattern {shown(pattern)} uses {named}; {_LINEAR}"
-    return f"pattern {shown(pattern)} is wrong: {said[:_QUOTED]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from llmops.definitions.project import ModelDefinition
@@ -21,6 +20,8 @@ PROVIDERS: Mapping[str, str] = {
 
 def providers() -> dict[str, str]:
     """Return every provider's name and `module:Class`, those of other packages included."""
+    from importlib.metadata import entry_points  # looks into every installed package
+
     others = {point.name: point.value for point in entry_points(group="llmops.models")}
     return {**others, **PROVIDERS}
 
@@ -28,14 +29,19 @@ def providers() -> dict[str, str]:
 def model_class(provider: str) -> Any:
     """Return the class behind a provider's name.
 
-    Raises UsageError for a name that is not in the table.
+    Raises UsageError for a name that is not in the table, and for a package that is not whole.
     """
-    known = providers()
+    known = PROVIDERS if provider in PROVIDERS else providers()
     if provider not in known:
         hint = nearest(provider, known) or f"known providers: {', '.join(sorted(known))}"
         raise UsageError(f"no provider is called {provider!r}; {hint}")
     module, _, name = known[provider].partition(":")
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"provider {provider!r} cannot be loaded: {error}; is its package installed?"
+        ) from error
 
 
 def model_version(name: str, definition: ModelDefinition) -> ModelVersion:

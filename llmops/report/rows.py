@@ -18,7 +18,7 @@ def write_rows(rows: Iterable[Row], file: TextIO) -> int:
     """Write one line of ASCII JSON a row, keys sorted, and return how many."""
     n = 0
     for row in rows:
-        json.dump(row_json(row), file, sort_keys=True, ensure_ascii=True, allow_nan=False)
+        file.write(json.dumps(row_json(row), sort_keys=True, ensure_ascii=True, allow_nan=False))
         file.write("\n")
         n += 1
     return n

@@ -6,13 +6,18 @@ absent scores are left out and counted, never taken for 0.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from llmops.evaluators.bound import NOT_YET, BoundEvaluator
 from llmops.records import EvaluatorVersion, Figure, Interval, Output, Row, Run, Score, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 LEVEL = 0.90
 """Coverage of every interval: 1 - 2 alpha at alpha 0.05, so that intervals and verdicts agree."""
@@ -31,71 +36,118 @@ class Rows(Protocol):
 
 
 @dataclass
-class CaseTotals:
-    """What one case gave over its repeats."""
+class Column:
+    """The values of one metric, one a repeat, with the place of the case each belongs to: 16 bytes each."""
 
-    slice: str | None
-    cluster: str
-    n_rows: int = 0
-    n_outputs: int = 0
-    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    places: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
 
-    def add(self, name: str, value: float | None) -> None:
-        """Take in one value; an absent one counts nowhere."""
-        if value is not None:
-            self.sums[name] += value
-            self.counts[name] += 1
+    def means(self, n: int) -> npt.NDArray[np.float64]:
+        """Return the mean of each of n cases, NaN where a case has no value.
 
-    def mean(self, name: str) -> float | None:
-        """Return the mean over the repeats that have a value, or None."""
-        return self.sums[name] / self.counts[name] if self.counts.get(name) else None
+        Sums are taken in the order of the values, so that the order of the rows shows nowhere.
+        """
+        import numpy as np
+
+        places, values = np.array(self.places, dtype=np.int64), np.array(self.values, dtype=np.float64)
+        order = np.lexsort((values, places))
+        sums = np.bincount(places[order], weights=values[order], minlength=n)
+        counts = np.bincount(places, minlength=n)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 @dataclass
 class Sheet:
-    """The rows of one variant, by case."""
+    """The numbers in the rows of one variant, by metric and case, however long the texts were.
 
-    cases: dict[str, CaseTotals] = field(default_factory=dict)
-    labelled: dict[str, list[tuple[Score, str]]] = field(default_factory=lambda: defaultdict(list))
+    tried: for each case, whether it has an output at all; only then can something of it be missing.
+    labelled: what evaluators that sum up over all cases said, with the case's place and cluster.
+    """
+
+    summing: frozenset[str] = frozenset()
+    cases: dict[str, int] = field(default_factory=dict)
+    slices: list[str | None] = field(default_factory=list)
+    clusters: list[str] = field(default_factory=list)
+    tried: bytearray = field(default_factory=bytearray)
+    columns: dict[str, Column] = field(default_factory=dict)
     parts: set[str] = field(default_factory=set)
+    labelled: dict[str, list[tuple[str, Score]]] = field(default_factory=dict)
     n_rows: int = 0
     n_errors: int = 0
-    cost_usd: float | None = 0.0
+    cost_usd: array[float] | None = field(default_factory=lambda: array("d"))
 
     def add(self, row: Row) -> None:
-        """Take in one row."""
-        case = self.cases.setdefault(row.case.id, CaseTotals(row.case.slice, _cluster(row)))
-        case.n_rows += 1
+        """Take in one row; what is absent counts nowhere."""
+        place = self._place(row)
         if row.output is None:
             return
         self.n_rows += 1
-        self._add_output(case, row.output)
+        self.tried[place] = True
+        self._add_output(place, row.output)
         for score in row.scores:
-            case.add(score.evaluator, score.value)
+            self._add(score.evaluator, place, score.value)
             for part, value in score.parts.items():
-                case.add(f"{score.evaluator}.{part}", value)
                 self.parts.add(f"{score.evaluator}.{part}")
-            if score.label is not None or score.truth is not None:
-                self.labelled[score.evaluator].append((score, case.cluster))
+                self._add(f"{score.evaluator}.{part}", place, value)
+            if score.evaluator in self.summing:
+                self.labelled.setdefault(score.evaluator, []).append((self.clusters[place], score))
 
-    def _add_output(self, case: CaseTotals, output: Output) -> None:
+    def _place(self, row: Row) -> int:
+        case = row.case
+        place = self.cases.setdefault(case.id, len(self.cases))
+        if place == len(self.slices):
+            self.slices.append(case.slice)
+            self.clusters.append(f"case:{case.id}" if case.cluster is None else f"cluster:{case.cluster}")
+            self.tried.append(False)
+        return place
+
+    def _add(self, name: str, place: int, value: float | None) -> None:
+        if value is not None:
+            column = self.columns.setdefault(name, Column())
+            column.places.append(place)
+            column.values.append(value)
+
+    def _add_output(self, place: int, output: Output) -> None:
         failed = output.status in _FAILED
         self.n_errors += failed
-        case.n_outputs += not failed
         if output.valid is not None:
-            case.add("invalid_rate", float(not output.valid))
+            self._add("invalid_rate", place, float(not output.valid))
         if not failed:
             for name in _OPEN_MEASURES:
-                case.add(name, getattr(output, name))
+                self._add(name, place, getattr(output, name))
         if output.cost_usd is None or self.cost_usd is None:
             self.cost_usd = None
         else:
-            self.cost_usd += output.cost_usd
+            self.cost_usd.append(output.cost_usd)
+
+    def values(self, name: str, slice_name: str | None = None) -> Values:
+        """Return the case means of a metric, over all cases or those of one slice, in the order of case ids."""
+        means = self.columns.get(name, Column()).means(len(self.cases)).tolist()
+        chosen = [
+            place
+            for _, place in sorted(self.cases.items())
+            if self.tried[place] and slice_name in (None, self.slices[place])
+        ]
+        known = [place for place in chosen if not math.isnan(means[place])]
+        return Values(
+            [means[place] for place in known],
+            [self.clusters[place] for place in known],
+            len(chosen) - len(known),
+        )
 
 
-def _cluster(row: Row) -> str:
-    return f"cluster:{row.case.cluster}" if row.case.cluster is not None else f"case:{row.case.id}"
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The case means there are, the cluster of each, and how many cases have none."""
+
+    numbers: Sequence[float]
+    clusters: Sequence[str]
+    n_missing: int
+
+    @property
+    def mean(self) -> float:
+        """The mean over the cases; there must be one."""
+        return math.fsum(self.numbers) / len(self.numbers)
 
 
 def summarise_variant(
@@ -105,129 +157,129 @@ def summarise_variant(
 
     rows: all of the variant's rows. seed: of the resampling behind figures that are no means.
     """
-    sheet = Sheet()
+    summing = [evaluator for evaluator in evaluators if hasattr(evaluator.evaluator, "summarise")]
+    sheet = Sheet(frozenset(evaluator.name for evaluator in summing))
     for row in rows:
         sheet.add(row)
-    cases = list(sheet.cases.values())
-    figures = _scored(cases, [evaluator.version() for evaluator in evaluators])
-    figures |= {name: _open_mean(cases, name) for name in sorted(sheet.parts)}
-    for evaluator in evaluators:
-        figures |= _summed_up(evaluator, sheet.labelled.get(evaluator.name, []), seed)
-    figures |= _measured(cases, sheet)
-    slices: dict[str, Figures] = {}
-    for name in sorted({case.slice for case in cases if case.slice is not None}):
-        inside = [case for case in cases if case.slice == name]
-        slices[name] = _scored(inside, [evaluator.version() for evaluator in evaluators])
-    return figures, slices
+    versions = [evaluator.version() for evaluator in evaluators]
+    figures = _scored(sheet, versions)
+    figures |= {name: _open_mean(sheet.values(name)) for name in sorted(sheet.parts)}
+    for evaluator in summing:
+        figures |= _summed_up(evaluator, sheet, seed)
+    figures |= _measured(sheet)
+    names = sorted({name for name in sheet.slices if name is not None})
+    return figures, {name: _scored(sheet, versions, name) for name in names}
 
 
 def summarise_run(source: Rows, run: Run, evaluators: Sequence[BoundEvaluator]) -> Run:
-    """Return the run with the summary of each of its variants."""
+    """Return the run with the summary of each of its variants, and how many of its outputs are errors."""
     summary: dict[str, Mapping[str, Figure]] = {}
     slices: dict[str, Mapping[str, Mapping[str, Figure]]] = {}
+    n_errors = 0
     for variant in run.variants:
         rows = source.rows(run.id, variant=variant.name, with_spans=False)
-        summary[variant.name], slices[variant.name] = summarise_variant(rows, evaluators, seed=run.seed)
-    return run.model_copy(update={"summary": summary, "slices": slices})
+        figures, slices[variant.name] = summarise_variant(rows, evaluators, seed=run.seed)
+        summary[variant.name] = figures
+        n_errors += round((figures["error_rate"].value or 0.0) * figures["error_rate"].n)
+    return run.model_copy(update={"summary": summary, "slices": slices, "n_errors": n_errors})
 
 
-def _scored(cases: Sequence[CaseTotals], evaluators: Sequence[EvaluatorVersion]) -> Figures:
+def _scored(sheet: Sheet, evaluators: Sequence[EvaluatorVersion], slice_name: str | None = None) -> Figures:
     figures = {}
     for evaluator in evaluators:
+        values = sheet.values(evaluator.name, slice_name)
         if evaluator.low is None or evaluator.high is None:
-            figures[evaluator.name] = _open_mean(cases, evaluator.name)
+            figures[evaluator.name] = _open_mean(values)
         else:
-            figures[evaluator.name] = _bounded_mean(cases, evaluator.name, evaluator.low, evaluator.high)
+            figures[evaluator.name] = _bounded_mean(values, evaluator.low, evaluator.high)
     return figures
 
 
-def _values(cases: Sequence[CaseTotals], name: str) -> tuple[list[float], list[str], int]:
-    """Return the case means that exist, the cluster of each, and how many cases have none."""
-    found = [(value, case.cluster) for case in cases if (value := case.mean(name)) is not None]
-    asked = sum(1 for case in cases if case.n_outputs or name in case.counts)
-    return (
-        [value for value, _ in found],
-        [cluster for _, cluster in found],
-        max(asked, len(found)) - len(found),
-    )
-
-
-def _bounded_mean(
-    cases: Sequence[CaseTotals], name: str, low: float, high: float, kind: Literal["mean", "share"] = "mean"
-) -> Figure:
+def _bounded_mean(values: Values, low: float, high: float, kind: Literal["mean", "share"] = "mean") -> Figure:
     from llmops.stats.intervals import mean_interval
 
-    values, clusters, n_missing = _values(cases, name)
-    if not values:
-        return Figure(value=None, kind=kind, n=0, n_missing=n_missing)
-    ends = mean_interval(values, low=low, high=high, level=LEVEL, clusters=clusters)
-    return Figure(
-        value=sum(values) / len(values),
-        kind=kind,
-        n=len(values),
-        n_missing=n_missing,
-        interval=Interval(low=ends[0], high=ends[1], level=LEVEL),
+    if not values.numbers:
+        return _figure(values, kind, None)
+    ends = mean_interval(values.numbers, low=low, high=high, level=LEVEL, clusters=values.clusters)
+    return _figure(values, kind, ends)
+
+
+def _open_mean(values: Values) -> Figure:
+    from llmops.stats.intervals import mean_interval_unbounded
+
+    if not values.numbers:
+        return _figure(values, "mean", None)
+    return _figure(
+        values, "mean", mean_interval_unbounded(values.numbers, level=LEVEL, clusters=values.clusters)
     )
 
 
-def _open_mean(cases: Sequence[CaseTotals], name: str) -> Figure:
-    from llmops.stats.intervals import mean_interval_unbounded
-
-    values, clusters, n_missing = _values(cases, name)
-    if not values:
-        return Figure(value=None, kind="mean", n=0, n_missing=n_missing)
-    ends = mean_interval_unbounded(values, level=LEVEL, clusters=clusters)
+def _figure(values: Values, kind: Literal["mean", "share"], ends: tuple[float, float] | None) -> Figure:
     return Figure(
-        value=sum(values) / len(values),
-        kind="mean",
-        n=len(values),
-        n_missing=n_missing,
+        value=values.mean if values.numbers else None,
+        kind=kind,
+        n=len(values.numbers),
+        n_missing=values.n_missing,
         interval=None if ends is None else Interval(low=ends[0], high=ends[1], level=LEVEL),
     )
 
 
-def _summed_up(evaluator: BoundEvaluator, labelled: Sequence[tuple[Score, str]], seed: int) -> Figures:
+def _summed_up(evaluator: BoundEvaluator, sheet: Sheet, seed: int) -> Figures:
     """Figures over all cases together, which only some evaluators have."""
-    summarise = getattr(evaluator.evaluator, "summarise", None)
-    if summarise is None or not labelled:
+    labelled = sheet.labelled.get(evaluator.name)
+    if not labelled:
         return {}
-    scores = [score for score, _ in labelled]
-    clusters = [cluster for _, cluster in labelled]
-    found = summarise(scores, clusters, level=LEVEL, seed=seed)
-    return {f"{evaluator.name}.{part}": figure for part, figure in found.items()}
+    clusters, scores = [cluster for cluster, _ in labelled], [score for _, score in labelled]
+    found: Mapping[str, Figure] = evaluator.evaluator.summarise(  # type: ignore[attr-defined]
+        scores, clusters, level=LEVEL, seed=seed
+    )
+    n_without = sheet.n_rows - len(labelled)
+    repeated = sheet.n_rows > sum(sheet.tried)
+    return {
+        f"{evaluator.name}.{part}": figure.model_copy(
+            update={
+                "n_missing": figure.n_missing + n_without,
+                "note": "; ".join(filter(None, (figure.note, "n counts repeats" if repeated else None)))
+                or None,
+            }
+        )
+        for part, figure in found.items()
+    }
 
 
-def _measured(cases: Sequence[CaseTotals], sheet: Sheet) -> Figures:
+def _measured(sheet: Sheet) -> Figures:
     """What is measured unasked."""
+    cost = None if sheet.cost_usd is None else math.fsum(sheet.cost_usd)
+    rate = sheet.n_errors / sheet.n_rows if sheet.n_rows else None
     figures: Figures = {
-        "error_rate": Figure(
-            value=sheet.n_errors / sheet.n_rows if sheet.n_rows else None, kind="share", n=sheet.n_rows
-        ),
+        "error_rate": Figure(value=rate, kind="share", n=sheet.n_rows),
         "cost_usd": Figure(
-            value=sheet.cost_usd,
+            value=cost,
             kind="sum",
             n=sheet.n_rows,
-            note="the price or the tokens of some calls are unknown" if sheet.cost_usd is None else None,
+            note="the price or the tokens of some calls are unknown" if cost is None else None,
         ),
     }
-    if any("invalid_rate" in case.counts for case in cases):
-        figures["invalid_rate"] = _bounded_mean(cases, "invalid_rate", 0.0, 1.0, "share")
+    if "invalid_rate" in sheet.columns:
+        figures["invalid_rate"] = _bounded_mean(sheet.values("invalid_rate"), 0.0, 1.0, "share")
     for name in _OPEN_MEASURES:
-        values, _, n_missing = _values(cases, name)
-        if values:
-            figures[name] = _open_mean(cases, name)
-            figures |= _spread(name, cases, values, n_missing)
+        if name in sheet.columns:
+            figures |= _spread(name, sheet)
     return figures
 
 
-def _spread(name: str, cases: Sequence[CaseTotals], values: Sequence[float], n_missing: int) -> Figures:
+def _spread(name: str, sheet: Sheet) -> Figures:
     from llmops.stats.intervals import quantile
 
-    n = len(values)
-    figures = {
-        f"{name}.p{q}": Figure(value=quantile(values, q / 100), kind="quantile", n=n, n_missing=n_missing)
-        for q in (50, 95)
+    values = sheet.values(name)
+    n, n_missing = len(values.numbers), values.n_missing
+    total = math.fsum(sheet.columns[name].values)
+    quantiles = {q: quantile(values.numbers, q / 100) for q in (50, 95)}
+    return {
+        name: _open_mean(values),
+        **{
+            f"{name}.p{q}": Figure(value=value, kind="quantile", n=n, n_missing=n_missing)
+            for q, value in quantiles.items()
+        },
+        f"{name}.sum": Figure(value=total, kind="sum", n=n, n_missing=n_missing),
     }
-    total = sum(case.sums[name] for case in cases)
-    figures[f"{name}.sum"] = Figure(value=total, kind="sum", n=n, n_missing=n_missing)
-    return figures

@@ -12,7 +12,7 @@ from llmops.definitions.chain import Chain, Step, dependencies
 from llmops.definitions.templates import TemplateError, evaluate, parse_template
 from llmops.errors import LlmopsError, StepError, first_error
 from llmops.records import ModelVersion, Span
-from llmops.render import declared_inputs
+from llmops.render import Checks, checks_of, declared_inputs
 from llmops.steps.base import Context, Place, Program, with_error
 
 
@@ -32,7 +32,7 @@ class ChainProgram:
         """Return the span whose output is what `outputs` says, or the last step's output."""
         index = context.trace.open()
         try:
-            values = declared_inputs(self.chain.inputs, inputs)
+            values = declared_inputs(self._checks, inputs)
             steps = await self._steps(values, context, Place(place.name, index, place.start_s))
             output = self._output(values, steps)
         except (LlmopsError, ExceptionGroup) as raised:
@@ -44,6 +44,10 @@ class ChainProgram:
         end = max((step.start_s + step.duration_s for step in steps.values()), default=place.start_s)
         span = place.span(index, self.kind, inputs, output=output, duration_s=end - place.start_s)
         return context.trace.close(span)
+
+    @cached_property
+    def _checks(self) -> Checks:
+        return checks_of(self.chain.inputs)
 
     @cached_property
     def _needs(self) -> Mapping[str, set[str]]:

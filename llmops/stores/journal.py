@@ -220,8 +220,8 @@ class Journal:
         record: str | None = connection.scalar(select(RUNS.c.record).where(RUNS.c.id == run_id))
         return record
 
-    def latest_run(self, experiment: str) -> Run | None:
-        """Return the run of an experiment that was begun last, None when there is none."""
+    def latest_run(self, experiment: str | None = None) -> Run | None:
+        """Return the run that was begun last, of all or of one experiment; None when there is none."""
         found = self._newest_runs(experiment, limit=1)
         return found[0] if found else None
 
@@ -396,6 +396,12 @@ class Journal:
                 found = self._calls(connection, sorted(used - seen))
             seen |= used
             yield from found
+
+    def calls_since(self, time: datetime) -> list[Call]:
+        """Return the calls that were first asked for at a time or later, whatever became of them."""
+        with self._reading() as connection:
+            ids = connection.scalars(select(CALLS.c.id).where(CALLS.c.created_at >= time_text(time))).all()
+            return self._calls(connection, ids)
 
     def apply(self, batch: Batch) -> dict[str, Call]:
         """Write a batch in one transaction and return, by id, the intents that are answered already.

@@ -198,7 +198,7 @@ def test_a_missing_key_is_reported_at_the_mapping_that_lacks_it(
         ("count: 1.5", "count: should be a whole number, not 1.5", None),
         ("count: true", "count: should be a whole number, not true", None),
         ("share: ~", "share: should be a number, not null", None),
-        ("share: 1", "share: should be less than 1.0, not 1", None),
+        ("share: 1", "share: should be less than 1, not 1", None),
         ("flag: no", "flag: should be true or false, not the text 'no'", None),
         ("flag: 'true'", "flag: should be true or false, not the text 'true'", "write it without quotes"),
         ("retires: soon", "retires: should be a date like 2027-06-30, not the text 'soon'", None),
@@ -214,7 +214,7 @@ def test_a_missing_key_is_reported_at_the_mapping_that_lacks_it(
         ("messages: [x]", "messages, item 1: should be a mapping, not the text 'x'", None),
         ("messages: [{examples: {from: d, k: -1}}]", "k: should be at least 0, not -1", None),
         ("messages: [{examples: {from: d, k: 10}}]", "k: should be at most 9, not 10", None),
-        ("shape: {kind: square, side: 0}", "side: should be more than 0.0, not 0", None),
+        ("shape: {kind: square, side: 0}", "side: should be more than 0, not 0", None),
         ("shape: {kind: sqare}", "kind: should be one of 'square', 'circle', not 'sqare'", None),
         ("shape: 3", "shape: should be a mapping, not 3", None),
         (

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from llmops.definitions.json_schema import full_validator
 from llmops.evaluators import open_evaluator
-from llmops.evaluators.json_checks import _validator, parse_json
+from llmops.evaluators.json_checks import parse_json
 from llmops.records import Status
 
 if TYPE_CHECKING:
@@ -247,5 +248,5 @@ SCHEMAS = st.fixed_dictionaries(
 @given(JSON_VALUES, SCHEMAS)
 def test_patterns_on_re2_find_what_jsonschema_finds(value: Any, schema: dict[str, Any]) -> None:
     theirs = Draft202012Validator(schema).iter_errors(value)
-    ours = _validator(schema).iter_errors(value)
+    ours = full_validator(schema).iter_errors(value)
     assert sorted(map(str, (e.json_path for e in ours))) == sorted(map(str, (e.json_path for e in theirs)))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from llmops.definitions.patterns import compile_pattern, encodable
 from llmops.errors import EvaluatorError
 from llmops.evaluators import open_evaluator
-from llmops.evaluators.regex import compile_pattern, encodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -265,9 +265,7 @@ def test_a_run_comes_back_unchanged(
     assert shared.latest_run(experiment) == run
 
 
-@pytest.mark.parametrize(
-    "value", [float("nan"), {"x": [float("inf")]}, b"bytes", {"deep": {1, 2}}], ids=repr
-)
+@pytest.mark.parametrize("value", [float("nan"), {"x": [float("inf")]}, b"bytes", {"deep": {1, 2}}], ids=repr)
 def test_a_value_that_json_cannot_hold_is_refused_before_anything_is_written_f62(
     journal: Journal, value: object
 ) -> None:

@@ -1,0 +1,184 @@
+"""`make bench`: the promises, measured side by side in one run; `python -m benchmarks NAME...` for some."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.banking import DATA, write_banking_project
+from benchmarks.measure import ROOT, alternating, line, llmops, model_server, ratio_of, worker
+from benchmarks.projects import write_project
+
+
+def startup(_: Path) -> None:
+    """CPU of `--help` and of `check` on the example project."""
+    for arguments, promise in ((("--help",), "at most 0.3 s"), (("check",), "at most 0.6 s")):
+        best = min(llmops(*arguments, cwd=ROOT).cpu_s for _ in range(5))
+        line(f"CPU of llmops {' '.join(arguments)}", f"{best:.3f} s", promise)
+
+
+def first_result(scratch: Path) -> None:
+    """The example, from nothing to the result on the screen."""
+    seconds, cpu = [], []
+    for turn in range(3):
+        root = scratch / f"first{turn}"
+        for name in ("prompts", "chains", "datasets", "experiments"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "llmops.yaml", root)
+        spent = llmops("run", "support_tickets", "--no-sync", cwd=root)
+        seconds.append(spent.wall_s)
+        cpu.append(spent.cpu_s)
+    line(
+        "first run of the example, start to result",
+        f"{min(seconds):.2f} s ({min(cpu):.2f} s CPU)",
+        "under 3 s",
+    )
+
+
+def throughput(scratch: Path) -> None:
+    """Our run engine against a bare loop over the same client."""
+    for delay_ms, n, promise in ((0, 1000, ""), (50, 3000, "at least 0.95"), (200, 3000, "")):
+        with model_server(delay_ms) as url:
+            os.environ["BENCH_URL"] = url
+            pairs = [
+                _pair(scratch / f"{delay_ms}-{turn}", n, url, ours_first=turn % 2 == 0) for turn in range(3)
+            ]
+        ratio = ratio_of([bare["wall_s"] for _, bare in pairs], [ours["wall_s"] for ours, _ in pairs])
+        line(f"throughput over a bare loop, {delay_ms} ms, 64 in flight", str(ratio), promise)
+        more = sorted(1000 / n * (ours["cpu_s"] - bare["cpu_s"]) for ours, bare in pairs)[1]
+        line("  CPU of 1,000 cells beyond the bare loop's", f"{more:.2f} s, start-up included", "")
+
+
+def _pair(root: Path, n: int, url: str, *, ours_first: bool) -> tuple[dict[str, float], dict[str, float]]:
+    """Measure our run and the bare loop on n cells, in the order asked for."""
+    write_project(root, cases=n)
+    if ours_first:
+        ours = worker("ours", str(n), "64", str(root))
+        return ours, worker("bare", str(n), "64", url)
+    bare = worker("bare", str(n), "64", url)
+    return worker("ours", str(n), "64", str(root)), bare
+
+
+def thousand_cells(scratch: Path) -> None:
+    """CPU of one more 1,000 cells, all in, and the whole command against the bare loop."""
+    with model_server(0) as url:
+        os.environ["BENCH_URL"] = url
+        small = worker("ours", "0", "64", str(write_project(scratch / "c1", cases=1000)))
+        large = worker("ours", "0", "64", str(write_project(scratch / "c3", cases=3000)))
+        bare_small, bare_large = (worker("bare", str(n), "64", url) for n in (1000, 3000))
+        http = [worker("aiohttp", str(n), "64", url)["cpu_s"] for n in (1000, 3000)]
+        line(
+            "CPU of one more 1,000 cells, all in, over the openai SDK",
+            f"{(large['cpu_s'] - small['cpu_s']) / 2:.2f} s",
+            "at most 0.5 s (counts from the lean path)",
+        )
+        line(
+            "  of which the SDK alone; bare aiohttp",
+            f"{(bare_large['cpu_s'] - bare_small['cpu_s']) / 2:.2f} s; {(http[1] - http[0]) / 2:.2f} s",
+            "",
+        )
+    with model_server(50) as url:
+        os.environ["BENCH_URL"] = url
+        turn = iter(range(100))
+
+        def command() -> float:
+            root = write_project(scratch / f"whole{next(turn)}", cases=1000, concurrency=32)
+            return llmops("run", "bench", "--no-sync", cwd=root).wall_s
+
+        def bare() -> float:
+            return float(worker("bare", "1000", "32", url)["wall_s"])
+
+        commands, loops = alternating(3, command, bare)
+        line(
+            "whole command over the bare loop, 1,000 cells, 50 ms, 32",
+            str(ratio_of(commands, loops)),
+            "at most 1.3",
+        )
+
+
+def rerun(scratch: Path) -> None:
+    """An unchanged re-run of 10,000 cells."""
+    root = write_project(scratch / "rerun", cases=10_000, embedded=True)
+    llmops("run", "bench", "--no-sync", cwd=root)
+    spent = min((llmops("run", "bench", "--no-sync", cwd=root) for _ in range(3)), key=lambda s: s.wall_s)
+    assert "0 calls" in spent.output, spent.output
+    line("unchanged re-run, 10,000 cells", f"{spent.wall_s:.2f} s ({spent.cpu_s:.2f} s CPU)", "under 3 s")
+
+
+def recording(scratch: Path) -> None:
+    """10,000 cells with three scores each into a fresh MLflow store."""
+    root = write_project(scratch / "recording", cases=10_000, embedded=True)
+    llmops("run", "bench", "--no-sync", cwd=root)
+    spent = llmops("sync", cwd=root)
+    line("MLflow: 10,000 cells x 3 scores", f"{spent.wall_s:.1f} s ({spent.cpu_s:.1f} s CPU)", "under 30 s")
+
+
+def memory(scratch: Path) -> None:
+    """Peak memory from 1,000 to 100,000 cells."""
+    peaks = {}
+    for cells in (1_000, 10_000, 100_000):
+        root = write_project(scratch / f"memory{cells}", cases=cells, embedded=True)
+        peaks[cells] = worker("ours", "0", "0", str(root))["peak_mb"]
+    line(
+        "memory at 1,000; 10,000; 100,000 cells",
+        "; ".join(f"{peak:.0f} MB" for peak in peaks.values()),
+        "",
+    )
+    growth = (peaks[100_000] - peaks[1_000]) / 9.9
+    line("  growth a 10,000 cells", f"{growth:.1f} MB", "at most 1 MB (promised with the issue on calls)")
+
+
+def banking(scratch: Path) -> None:
+    """5,000 real queries in 77 classes on `embedded`, and the same again."""
+    if not DATA.is_dir():
+        line("BANKING77, 5,000 cases", "skipped: the data is not on this machine", "")
+        return
+    root = write_banking_project(scratch)
+    spent = llmops("run", "banking", "--no-sync", "--json", cwd=root)
+    run = json.loads(spent.output[spent.output.index("{") :])
+    found = run["summary"]["nearest-10"]["exact_match"]
+    ends = found["interval"]
+    line(
+        "BANKING77, 5,000 cases, 10 nearest, embedded: accuracy",
+        f"{found['value']:.3f} [{ends['low']:.3f}, {ends['high']:.3f}], n {found['n']}",
+        "",
+    )
+    line("  cells a second; peak memory", f"{found['n'] / run['wall_s']:.0f}; {spent.peak_mb:.0f} MB", "")
+    again = llmops("run", "banking", "--no-sync", cwd=root)
+    assert "0 calls" in again.output, again.output
+    line(
+        "  the same unchanged again", f"0 calls, {again.wall_s:.2f} s ({again.cpu_s:.2f} s CPU)", "under 3 s"
+    )
+
+
+PARTS: dict[str, Callable[[Path], None]] = {
+    "startup": startup,
+    "first": first_result,
+    "throughput": throughput,
+    "cells": thousand_cells,
+    "rerun": rerun,
+    "recording": recording,
+    "memory": memory,
+    "banking": banking,
+}
+
+
+def main() -> None:
+    """Measure the parts named on the command line, or all."""
+    chosen = sys.argv[1:] or list(PARTS)
+    unknown = [name for name in chosen if name not in PARTS]
+    if unknown:
+        raise SystemExit(f"no part is called {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    line("figure", "measured", "promise")
+    for name in chosen:
+        with tempfile.TemporaryDirectory() as scratch:
+            PARTS[name](Path(scratch))
+
+
+if __name__ == "__main__":
+    main()

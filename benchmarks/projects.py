@@ -1,0 +1,50 @@
+"""Throw-away projects of any size for the benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+SERVER = """
+models:
+  default:
+    provider: openai
+    model: m
+    endpoint_env: BENCH_URL
+    price: {{input_per_mtok: 1, output_per_mtok: 1}}
+    limits: {{concurrency: {concurrency}, timeout_s: 120}}
+"""
+
+
+def write_project(
+    root: Path, *, cases: int, repeats: int = 1, concurrency: int = 64, embedded: bool = False
+) -> Path:
+    """Write a project with one prompt, one variant and so many cases; the experiment is called `bench`."""
+    files = {
+        "llmops.yaml": "" if embedded else SERVER.format(concurrency=concurrency),
+        "prompts/echo.prompt.yaml": (
+            "inputs: {text: string}\n"
+            "parameters: {max_tokens: 8}\n"
+            "messages:\n"
+            '  - {role: user, content: "Answer with one word only: yes, no. {{ text }}"}\n'
+        ),
+        "datasets/bench.dataset.yaml": "inputs: {text: string}\nexpected: {type: string}\n",
+        "datasets/bench.jsonl": "".join(
+            json.dumps({"id": f"c-{n}", "inputs": {"text": f"case number {n}"}, "expected": "yes"}) + "\n"
+            for n in range(cases)
+        ),
+        "experiments/bench.experiment.yaml": (
+            "dataset: bench\n"
+            "variants: {only: {prompt: echo}}\n"
+            f"repeats: {repeats}\n"
+            "evaluators:\n"
+            "  - exact_match\n"
+            "  - contains\n"
+            "  - regex: {pattern: 'yes|no'}\n"
+        ),
+    }
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return root

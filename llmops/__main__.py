@@ -1,0 +1,5 @@
+"""`python -m llmops` is `llmops`."""
+
+from llmops.cli import main
+
+main()

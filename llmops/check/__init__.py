@@ -1,0 +1,82 @@
+"""Workspace -> findings: what is wrong with definitions, references, templates and data, before anything runs.
+
+Reads files only. It needs no key, no model and no network, and it never executes the project's own Python.
+Whatever can be found at once is told at once: one broken file hides no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from llmops.check.chains import check_chain
+from llmops.check.datasets import check_dataset
+from llmops.check.experiments import check_experiment
+from llmops.check.models import check_project
+from llmops.check.prompts import check_prompt
+from llmops.definitions.base import is_name
+from llmops.definitions.reference import FOLDERS, Kind
+from llmops.definitions.release import PATH as RELEASES
+from llmops.definitions.workspace import PROJECT_FILE, Workspace
+from llmops.errors import DefinitionError, Finding, LlmopsError
+
+_CHECKS: Mapping[Kind, Callable[[Workspace, str], list[Finding]]] = {
+    "prompt": check_prompt,
+    "chain": check_chain,
+    "dataset": check_dataset,
+    "experiment": check_experiment,
+}
+
+
+def check_workspace(workspace: Workspace, targets: Sequence[tuple[Kind, str]] | None = None) -> list[Finding]:
+    """Return every finding in the given definitions, or in the whole project, in the order of path and line."""
+    if targets is None:
+        found = _caught(PROJECT_FILE, lambda: check_project(workspace))
+        found += _caught(RELEASES, lambda: _loads(workspace.releases))
+        targets = []
+        for kind, folder in FOLDERS.items():
+            names = list[str]()
+            found += _caught(folder, lambda kind=kind, names=names: _names(workspace, kind, names))  # type: ignore[misc]
+            targets += [(kind, name) for name in names]
+    else:
+        found = _caught(PROJECT_FILE, lambda: _loads(workspace.project))
+    for kind, name in targets:
+        path = workspace.path(kind, name)
+        found += _caught(path, lambda kind=kind, name=name: _CHECKS[kind](workspace, name))  # type: ignore[misc]
+    return sorted(
+        set(found),
+        key=lambda finding: (finding.path, finding.line or 0, finding.column or 0, finding.message),
+    )
+
+
+def _caught(path: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """Turn what loading raises into findings, so that one broken file does not hide the others."""
+    try:
+        return look()
+    except DefinitionError as error:
+        return list(error.findings)
+    except LlmopsError as error:
+        return [Finding(path, None, None, str(error))]
+
+
+def _loads(_: object) -> list[Finding]:
+    """Say nothing of what could be loaded."""
+    return []
+
+
+def _names(workspace: Workspace, kind: Kind, names: list[str]) -> list[Finding]:
+    """Add the names of a kind's definitions; return the files of its folder that no name leads to."""
+    names += [name for name in workspace.names(kind) if is_name(name)]
+    return list(_strays(workspace, kind))
+
+
+def _strays(workspace: Workspace, kind: Kind) -> Iterator[Finding]:
+    folder = FOLDERS[kind]
+    for entry in workspace.tree.names(folder):
+        path = f"{folder}/{entry}"
+        if entry.endswith(f".{kind}.yaml"):
+            if not is_name(entry.removesuffix(f".{kind}.yaml")):
+                hint = "a name is letters, digits, '.', '_' and '-'"
+                yield Finding(path, None, None, "no reference can lead to this file", hint)
+        elif entry.endswith((".yaml", ".yml")):
+            stem = entry.partition(".")[0] or "NAME"
+            yield Finding(path, None, None, "this file is read by nobody", f"call it {stem}.{kind}.yaml")

@@ -1,0 +1,128 @@
+"""What is wrong with a chain: references, functions, overrides, and inputs that do not fit between steps."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+
+from llmops.check.models import program_findings
+from llmops.definitions.chain import Chain, Step
+from llmops.definitions.documents import Document
+from llmops.definitions.expressions import chain_findings
+from llmops.definitions.reference import Kind
+from llmops.definitions.schemas import InputTypes
+from llmops.definitions.templates import TemplateError, parse_template
+from llmops.definitions.workspace import Resolved, Workspace
+from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
+from llmops.steps import Overrides, open_program
+
+
+def check_chain(workspace: Workspace, name: str) -> list[Finding]:
+    """Return what is wrong with a chain."""
+    chain = workspace.unchecked(Chain, "chain", name)
+    document = workspace.document("chain", name)
+    found = chain_findings(chain, document)
+    is_wired = not found
+    for index, step in enumerate(chain.steps):
+        try:
+            found += _step_findings(workspace, document, index, step, chain)
+        except DefinitionError as error:
+            found += error.findings
+        except LlmopsError as error:
+            found.append(document.finding(("steps", index, step.verb), str(error)))
+    if is_wired:
+        try:
+            workspace.identity("chain", name)  # refuses chains that use one another in a circle
+        except DefinitionError:
+            pass  # the step that uses what is broken has told so
+        except LlmopsError as error:
+            if not found:
+                found.append(document.finding(("steps",), str(error)))
+    return found
+
+
+def _step_findings(
+    workspace: Workspace, document: Document, index: int, step: Step, chain: Chain
+) -> list[Finding]:
+    place = ("steps", index)
+    if step.python is not None:
+        node = workspace.code.function_node(step.python)
+        return [] if node.decorator_list else list(_function_findings(document, index, step, node.args))
+    kind: Kind = "prompt" if step.prompt is not None else "chain"
+    resolved = workspace.resolve(kind, step.target)
+    used: InputTypes = getattr(resolved.workspace, kind)(resolved.name).inputs
+    found = list(_given_findings(document, index, step, used, chain))
+    return found + _override_findings(workspace, document, place, step, resolved)
+
+
+def _override_findings(
+    workspace: Workspace, document: Document, place: tuple[str | int, ...], step: Step, resolved: Resolved
+) -> list[Finding]:
+    overrides = Overrides(step.model, step.parameters.given(), step.set)
+    try:
+        program = open_program(resolved, overrides, seed=0)
+    except DefinitionError:
+        raise
+    except LlmopsError as error:
+        return [document.finding((*place, "set" if step.set else step.verb), str(error))]
+    return program_findings(workspace, document, place, program)
+
+
+def _given_findings(
+    document: Document, index: int, step: Step, inputs: InputTypes, chain: Chain
+) -> Iterator[Finding]:
+    for name in inputs:
+        if name not in step.arguments:
+            hint = f'write {name} under `with:`, as in {name}: "{{{{ ... }}}}"'
+            message = f"step {step.id} gives {step.target} no {name!r}"
+            yield document.finding(("steps", index, "with"), message, hint)
+    for name, value in step.arguments.items():
+        place = ("steps", index, "with", name)
+        if name not in inputs:
+            hint = nearest(name, inputs) or f"its inputs: {', '.join(inputs) or 'none'}"
+            yield document.finding(place, f"{step.target} takes no {name!r}", hint)
+        elif misfit := _type_misfit(value, inputs[name], chain):
+            yield document.finding(place, f"{step.target} takes {name} as {misfit}")
+
+
+def _type_misfit(value: object, wanted: str | Mapping[str, object], chain: Chain) -> str | None:
+    """Say how a chain's input passed on as it is does not fit; what a step gives is known only when it ran."""
+    if not isinstance(value, str) or not isinstance(wanted, str):
+        return None
+    try:
+        template = parse_template(value)
+    except TemplateError:
+        return None  # told where the template is read
+    given = chain.inputs.get(value.strip().strip("{}").strip()) if template.is_expression else "string"
+    if not isinstance(given, str) or "any" in {given, wanted} or given == wanted:
+        return None
+    return None if (given, wanted) == ("integer", "number") else f"{wanted}, and this is {given}"
+
+
+def _function_findings(
+    document: Document, index: int, step: Step, arguments: ast.arguments
+) -> Iterator[Finding]:
+    place = ("steps", index, "with")
+    for argument in arguments.posonlyargs:
+        message = f"{step.python} takes {argument.arg!r} by position only; inputs are given by name"
+        yield document.finding(("steps", index, "python"), message)
+    names = [argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)]
+    for name in required_names(arguments):
+        if name in names and name not in step.arguments:
+            yield document.finding(place, f"{step.python} needs {name!r}, and `with` does not give it")
+    for name in step.arguments if arguments.kwarg is None else ():
+        if name not in names:
+            hint = nearest(name, names) or f"it takes: {', '.join(names) or 'nothing'}"
+            yield document.finding((*place, name), f"{step.python} takes no {name!r}", hint)
+
+
+def required_names(arguments: ast.arguments) -> list[str]:
+    """Return the names of a function's parameters that have no default."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = positional[: len(positional) - len(arguments.defaults)]
+    keyword = [
+        argument
+        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        if default is None
+    ]
+    return [argument.arg for argument in (*required, *keyword)]

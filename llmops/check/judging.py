@@ -1,0 +1,132 @@
+"""What is wrong with an experiment's evaluators and gates: options, expected answers, metrics and their scope."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmops.check.chains import required_names
+from llmops.definitions.build import build
+from llmops.definitions.dataset import Case
+from llmops.definitions.documents import Document
+from llmops.definitions.experiment import MEASURED, EvaluatorUse, Experiment, Gate, expand
+from llmops.definitions.workspace import Workspace
+from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
+from llmops.evaluators import evaluator_class
+
+SPREAD = ("p50", "p95", "sum")
+"""What is known of a measure beside its mean."""
+
+_RATES = ("error_rate", "invalid_rate")
+_WITHOUT_PARTS = (*_RATES, "cost_usd")
+
+
+def evaluator_findings(
+    workspace: Workspace, document: Document, experiment: Experiment, cases: tuple[Case, ...] | None
+) -> list[Finding]:
+    """Return what is wrong with the evaluators. cases: those they will judge, None where that is not known."""
+    found: list[Finding] = []
+    for index, use in enumerate(experiment.evaluators):
+        try:
+            found += _use_findings(workspace, document, index, use, cases)
+        except DefinitionError as error:
+            found += error.findings
+        except (LlmopsError, ValueError) as error:
+            found.append(document.finding(("evaluators", index, use.kind), f"{use.name}: {error}"))
+    return found
+
+
+def _use_findings(
+    workspace: Workspace, document: Document, index: int, use: EvaluatorUse, cases: tuple[Case, ...] | None
+) -> Iterator[Finding]:
+    kind = evaluator_class(use.kind)
+    place = ("evaluators", index, use.kind)
+    options = build(kind.Options, document, place, use.options)
+    if use.kind == "python":
+        node = workspace.code.function_node(options.function)
+        if not node.decorator_list:
+            yield from _judge_findings(document, place, options.function, node.args)
+        return
+    evaluator = kind(options)
+    if getattr(evaluator, "needs_expected", False) and use.expected is None:
+        without = [case.id for case in cases or () if case.expected is None]
+        if without:
+            message = (
+                f"{len(without)} cases expect nothing, {without[0]!r} the first, and {use.name} needs it"
+            )
+            yield document.finding(place, message)
+
+
+def _judge_findings(
+    document: Document, place: tuple[str | int, ...], reference: str, arguments: ast.arguments
+) -> Iterator[Finding]:
+    """Yield what keeps a function from being called with what a score may see."""
+    from llmops.evaluators.python import ARGUMENTS
+
+    by_position = {argument.arg for argument in arguments.posonlyargs}
+    for name in required_names(arguments):
+        if name in by_position or name not in ARGUMENTS:
+            hint = nearest(name, ARGUMENTS) or f"a score sees {', '.join(ARGUMENTS)}"
+            yield document.finding(place, f"{reference} wants {name!r}, by position or unknown", hint)
+
+
+def gate_findings(
+    document: Document, experiment: Experiment, cases: tuple[Case, ...] | None
+) -> Iterator[Finding]:
+    """Yield what is wrong with the gates. cases: those that are judged, None where that is not known."""
+    names = [*(use.name for use in experiment.evaluators), *MEASURED]
+    slices = None if cases is None else {case.slice for case in cases if case.slice is not None}
+    trials = list(expand(experiment))
+    baseline = {trial.name for trial in trials if trial.is_baseline} | {experiment.baseline}
+    candidates = ({trial.name for trial in trials} | set(experiment.variants)) - baseline
+    for index, gate in enumerate(experiment.gates):
+        place = ("gates", index)
+        yield from _metric_findings(document, index, gate, names)
+        yield from _range_findings(document, index, gate, experiment)
+        if gate.not_worse_than and experiment.baseline is None:
+            yield document.finding((*place, "not_worse_than"), "the experiment names no baseline")
+        if gate.slice is not None and slices is not None and gate.slice not in slices:
+            hint = nearest(gate.slice, slices) or f"slices: {', '.join(sorted(slices)) or 'none'}"
+            yield document.finding((*place, "slice"), f"no case is in slice {gate.slice!r}", hint)
+        if gate.variant is not None and gate.variant not in candidates:
+            hint = nearest(gate.variant, candidates) or f"candidates: {', '.join(sorted(candidates))}"
+            what = "the baseline" if gate.variant in baseline else "no variant"
+            yield document.finding((*place, "variant"), f"{gate.variant!r} is {what}", hint)
+
+
+def _metric_findings(document: Document, index: int, gate: Gate, names: list[str]) -> Iterator[Finding]:
+    base, _, part = gate.metric.partition(".")
+    if gate.metric in names:
+        return
+    place = ("gates", index, "metric")
+    if base not in names:
+        hint = nearest(gate.metric, names) or f"metrics: {', '.join(names)}"
+        yield document.finding(place, f"no metric {gate.metric!r}", hint)
+    elif base in _WITHOUT_PARTS:
+        yield document.finding(place, f"{base} is one number, without a part {part!r}")
+    elif base in MEASURED and part not in SPREAD:
+        hint = nearest(part, SPREAD) or f"parts: {', '.join(SPREAD)}"
+        yield document.finding(place, f"{base} has no part {part!r}", hint)
+
+
+def _range_findings(document: Document, index: int, gate: Gate, experiment: Experiment) -> Iterator[Finding]:
+    """Yield the finding of a limit outside the range of its metric, such as 80 for 0.80."""
+    low, high = _range(gate.metric, {use.name: use for use in experiment.evaluators})
+    for key in ("at_least", "at_most"):
+        limit = getattr(gate, key)
+        if limit is not None and low is not None and high is not None and not low <= limit <= high:
+            message = f"{gate.metric} goes from {low:g} to {high:g}, so {limit:g} says nothing"
+            yield document.finding(("gates", index, key), message)
+
+
+def _range(metric: str, uses: Mapping[str, EvaluatorUse]) -> tuple[Any, Any]:
+    if metric in _RATES:
+        return 0.0, 1.0
+    if metric not in uses or uses[metric].kind == "python":
+        return None, None
+    try:
+        kind = evaluator_class(uses[metric].kind)
+    except LlmopsError:
+        return None, None  # told where the evaluator is checked
+    return getattr(kind, "low", None), getattr(kind, "high", None)

@@ -1,0 +1,89 @@
+"""What is wrong with the models of llmops.yaml, and with how prompts and steps ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from llmops.definitions.documents import Document, Location
+from llmops.definitions.project import ModelDefinition
+from llmops.definitions.workspace import Workspace
+from llmops.errors import DefinitionError, Finding, LlmopsError
+from llmops.models import model_class, open_model
+from llmops.models.access import SECRET_HOSTS
+from llmops.steps import project_model
+from llmops.steps.base import Program
+from llmops.steps.chain import ChainProgram
+from llmops.steps.prompt import PromptProgram
+
+
+def check_project(workspace: Workspace) -> list[Finding]:
+    """Return what is wrong in llmops.yaml: providers that do not exist, models that lack what theirs needs."""
+    document = workspace.project_document
+    found = []
+    for name, definition in workspace.project.models.items():
+        try:
+            open_model(name, definition, _stand_ins(definition))
+        except LlmopsError as error:
+            found.append(document.finding(("models", name), str(error)))
+    return found
+
+
+def _stand_ins(definition: ModelDefinition) -> dict[str, str]:
+    """Return an environment in which a model lacks nothing but what llmops.yaml should have said."""
+    environment = {}
+    if definition.endpoint is not None:
+        with suppress(ValueError):
+            environment[SECRET_HOSTS] = urlsplit(definition.endpoint).hostname or ""
+    if definition.endpoint_env is not None:
+        environment[definition.endpoint_env] = "https://model.invalid/v1"
+    if definition.api_key_env is not None:
+        environment[definition.api_key_env] = "stand-in-for-a-key"
+    return environment
+
+
+def model_findings(
+    workspace: Workspace, document: Document, place: Location, model: str, parameters: Mapping[str, Any]
+) -> list[Finding]:
+    """Return what is wrong with asking a model with these parameters.
+
+    place: of the prompt, step or variant that says `model` and `parameters`.
+    """
+    try:
+        definition = project_model(workspace, model)
+        takes = model_class(definition.provider).parameters
+    except DefinitionError:
+        return []  # llmops.yaml itself is wrong, and that is told once
+    except LlmopsError as error:
+        return [document.finding((*place, "model"), str(error))]
+    return [
+        document.finding(
+            (*place, "parameters", key),
+            f"model {model} ({definition.provider}) takes no {key}",
+            f"it takes: {', '.join(sorted(takes))}",
+        )
+        for key in parameters
+        if key not in takes
+    ]
+
+
+def program_findings(
+    workspace: Workspace, document: Document, place: Location, program: Program
+) -> list[Finding]:
+    """Return what is wrong with how the prompts below a program ask their models."""
+    return [
+        finding
+        for prompt in prompts_of(program)
+        for finding in model_findings(workspace, document, place, prompt.model.name, prompt.parameters)
+    ]
+
+
+def prompts_of(program: Program) -> Iterator[PromptProgram]:
+    """Yield every prompt a program asks, through all chains below it."""
+    if isinstance(program, PromptProgram):
+        yield program
+    elif isinstance(program, ChainProgram):
+        for part in program.programs.values():
+            yield from prompts_of(part)

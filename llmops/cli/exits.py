@@ -1,0 +1,50 @@
+"""The exit codes of every command, in one enumeration, and which error leads to which."""
+
+from __future__ import annotations
+
+import signal
+from enum import IntEnum
+
+from llmops.errors import (
+    AccessError,
+    BudgetError,
+    DefinitionError,
+    LlmopsError,
+    ModelError,
+    StoreError,
+    StoreHeldError,
+    UsageError,
+)
+
+
+class Exit(IntEnum):
+    """What a command's exit code says to a script."""
+
+    DONE = 0
+    FAILED = 1
+    """A gate failed, or drift was found."""
+    WRONG = 2
+    """Wrong usage, a broken definition or data file, a missing variable."""
+    INCOMPLETE = 3
+    """Incomplete but resumable: run it again."""
+    STOPPED = 4
+    """Stopped on authentication, quota or budget."""
+    HELD = 5
+    """The store is held by another runner."""
+    INCONCLUSIVE = 6
+    INTERRUPTED = 128 + signal.SIGINT
+    TERMINATED = 128 + signal.SIGTERM
+
+
+def exit_of(error: LlmopsError) -> Exit:
+    """Return the exit code of an error that ended a command."""
+    table: tuple[tuple[type[LlmopsError], Exit], ...] = (
+        (DefinitionError, Exit.WRONG),
+        (UsageError, Exit.WRONG),
+        (StoreHeldError, Exit.HELD),
+        (StoreError, Exit.INCOMPLETE),
+        (BudgetError, Exit.STOPPED),
+        (AccessError, Exit.STOPPED),
+        (ModelError, Exit.INCOMPLETE),
+    )
+    return next((code for kind, code in table if isinstance(error, kind)), Exit.WRONG)

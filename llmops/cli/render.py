@@ -1,0 +1,132 @@
+"""`llmops render`: show the messages a prompt becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from llmops.cli.exits import Exit
+from llmops.cli.session import Session, complete_names, json_option, open_session, print_record
+from llmops.definitions.dataset import Case
+from llmops.definitions.schemas import InputTypes, schema_of
+from llmops.errors import UsageError, nearest
+
+
+@click.command("render")
+@click.argument("prompt", shell_complete=complete_names("prompt"))
+@click.option("--input", "inputs", multiple=True, metavar="K=V", help="An input by name; @FILE reads a file.")
+@click.option("--case", "case", metavar="DATASET:ID", help="Take the inputs of a case.")
+@click.option("--set", "paths", multiple=True, metavar="PATH=V", help="As in a variant: examples.k=0.")
+@json_option
+def command(
+    prompt: str, inputs: tuple[str, ...], case: str | None, paths: tuple[str, ...], as_json: bool
+) -> int:
+    """Show the messages that PROMPT becomes for given inputs or a case, with a token estimate."""
+    from llmops.models.tokens import estimate_input_tokens
+    from llmops.report.texts import printable
+    from llmops.steps import Overrides, open_program
+    from llmops.steps.prompt import PromptProgram
+
+    session = open_session()
+    _, name = session.target(prompt, ("prompt",))
+    overrides = Overrides(paths=read_paths(paths))
+    program = open_program(session.workspace.resolve("prompt", name), overrides, seed=0)
+    assert isinstance(program, PromptProgram)  # noqa: S101 - the kind was asked for
+    found = find_case(session, case) if case else None
+    declared = program.renderer.prompt.inputs
+    values = {**(found.inputs if found else {}), **read_inputs(inputs, declared)}
+    _refuse_missing(prompt, declared, values)
+    messages = program.renderer.messages(
+        values, case_id=found.id if found else None, cluster=found.cluster if found else None
+    )
+    tokens = estimate_input_tokens(messages)
+    if as_json:
+        print_record({"messages": [message.model_dump() for message in messages], "estimated_tokens": tokens})
+        return Exit.DONE
+    for message in messages:
+        click.echo(f"--- {message.role}")
+        click.echo(printable(message.content))
+    click.echo(f"--- about {tokens:,} tokens in {len(messages)} messages")
+    return Exit.DONE
+
+
+def read_inputs(pairs: tuple[str, ...], declared: InputTypes) -> dict[str, Any]:
+    """Return inputs given as K=V, each as its declared type: text as it is, anything else as JSON.
+
+    Raises UsageError for a name that is not declared or a value that does not fit.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, text = _pair(pair)
+        if name not in declared:
+            hint = nearest(name, declared) or f"inputs: {', '.join(declared) or 'none'}"
+            raise UsageError(f"no input is called {name!r}; {hint}")
+        if text.startswith("@"):
+            text = _read(text[1:])
+        values[name] = text if schema_of(declared[name]).get("type") == "string" else _json(name, text)
+    return values
+
+
+def _read(path: str) -> str:
+    try:
+        with click.open_file(path, encoding="utf-8") as stream:
+            return str(stream.read())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: byte {error.start} is not UTF-8") from error
+
+
+def _refuse_missing(prompt: str, declared: InputTypes, values: Mapping[str, Any]) -> None:
+    missing = [name for name in declared if name not in values]
+    if missing:
+        wanted = " ".join(f"--input {name}=..." for name in missing)
+        raise UsageError(f"{prompt} needs {wanted}, or --case DATASET:ID")
+
+
+def read_paths(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return `set` paths given as PATH=V; a value that is JSON is taken as such, anything else as text."""
+    paths: dict[str, Any] = {}
+    for pair in pairs:
+        name, text = _pair(pair)
+        try:
+            paths[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            paths[name] = text
+    return paths
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"input {name!r} is not text, so its value is JSON: {error}") from error
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"{text!r}: write NAME=VALUE")
+    return name, value
+
+
+def find_case(session: Session, text: str) -> Case:
+    """Return the case that DATASET:ID names; an id may hold colons, and so may DATASET as NAME@git:REV.
+
+    Raises UsageError when there is none.
+    """
+    reference, colon, case_id = text.partition(":")
+    if colon and reference.endswith("@git"):
+        revision, colon, case_id = case_id.partition(":")
+        reference = f"{reference}:{revision}"
+    if not colon:
+        raise UsageError(f"{text!r}: write DATASET:ID")
+    dataset, split = session.workspace.cases(reference)
+    cases = {case.id: case for case in dataset.of(split)}
+    if case_id not in cases:
+        hint = nearest(case_id, cases)
+        raise UsageError(f"{reference} has no case {case_id!r}" + (f"; {hint}" if hint else ""))
+    return cases[case_id]

@@ -1,0 +1,325 @@
+"""`llmops run`: carry out an experiment, or one prompt or chain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from llmops.cli.exits import Exit
+from llmops.cli.render import read_inputs, read_paths
+from llmops.cli.session import Session, complete_names, json_option, open_session, print_record, say, utc_now
+from llmops.errors import AccessError, BudgetError, DefinitionError, UsageError
+from llmops.records import Output, Run, RunStatus, Status
+
+if TYPE_CHECKING:
+    from llmops.plan import Plan, Selection
+    from llmops.run import Result
+    from llmops.stores.journal import Journal
+
+MOST_WITHOUT_OUTPUT = 0.05
+
+
+@click.command("run")
+@click.argument("target", shell_complete=complete_names("experiment", "prompt", "chain"))
+@click.option("--limit", type=click.IntRange(1), help="Only the first N cases, in the run's own order.")
+@click.option("--case", "cases", multiple=True, metavar="ID", help="Only this case; repeatable.")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant; repeatable.")
+@click.option("--model", "models", multiple=True, metavar="NAME", help="Only variants on this model.")
+@click.option("--concurrency", type=click.IntRange(1, 4096), help="Calls in flight for each model.")
+@click.option("--fresh", is_flag=True, help="Pay again, as a new run of the same identity.")
+@click.option("--why", is_flag=True, help="Say why there is work, and what it takes.")
+@click.option("--dry-run", is_flag=True, help="Stop after the plan: nothing is called or written.")
+@click.option("--input", "inputs", multiple=True, metavar="K=V", help="An input of a prompt or chain.")
+@click.option(
+    "--set", "paths", multiple=True, metavar="PATH=V", help="As in a variant, for a prompt or chain."
+)
+@click.option("--no-sync", is_flag=True, help="Leave MLflow for a later `llmops sync`.")
+@json_option
+def command(target: str, inputs: tuple[str, ...], paths: tuple[str, ...], **options: object) -> int:
+    """Carry out TARGET: an experiment, or one prompt or chain with --input.
+
+    Works like make: what has been answered is not called again, and an interrupted run goes on where it stopped.
+    """
+    session = open_session()
+    kind, reference = session.target(target, ("experiment", "prompt", "chain"))
+    if kind == "experiment":
+        if inputs or paths:
+            raise UsageError("--input and --set belong to a prompt or chain; an experiment has a dataset")
+        return _run_experiment(session, reference, **options)  # type: ignore[arg-type]
+    return _run_one(session, kind, reference, read_paths(paths), inputs, **options)  # type: ignore[arg-type]
+
+
+def _run_experiment(
+    session: Session,
+    name: str,
+    *,
+    limit: int | None,
+    cases: Sequence[str],
+    variants: Sequence[str],
+    models: Sequence[str],
+    concurrency: int | None,
+    fresh: bool,
+    why: bool,
+    dry_run: bool,
+    no_sync: bool,
+    as_json: bool,
+) -> int:
+    from llmops.plan import plan_experiment, select
+    from llmops.run import find_finished
+
+    with _open_journal(session, create=not dry_run) as journal:
+        plan = plan_experiment(session.workspace, name, journal, fresh=fresh, now=utc_now())
+        selection = select(plan, variants=variants, models=models, cases=cases, limit=limit)
+        if dry_run or journal is None:
+            return _tell_plan(_explain(session, plan, journal, selection), as_json=as_json)
+        finished = find_finished(plan, journal, selection)
+        if why:
+            _tell_why(_explain(session, plan, journal, selection))
+        if finished is not None:
+            code = _nothing_to_do(finished, journal, as_json=as_json)
+        else:
+            code = _carry_out(session, plan, journal, selection, concurrency, as_json=as_json)
+    if not no_sync and code not in {Exit.INTERRUPTED, Exit.TERMINATED}:
+        from llmops.cli.sync import sync_after_run
+
+        sync_after_run(session, plan.run.id)
+    return code
+
+
+@contextmanager
+def _open_journal(session: Session, *, create: bool) -> Iterator[Journal | None]:
+    """Give the journal; None when nothing has run here and no store may be made."""
+    if not create and not session.has_journal():
+        yield None
+        return
+    with closing(session.journal()) as journal:
+        yield journal
+
+
+def _nothing_to_do(run: Run, journal: Journal, *, as_json: bool) -> int:
+    from llmops.cli.report import print_run
+
+    newest = journal.latest_run(run.experiment)
+    if newest is not None and newest.id != run.id:  # the files are again what they were then
+        with journal.hold():
+            journal.begin_run(run, ())
+    part = "" if run.status is RunStatus.COMPLETE else "this part of "
+    say(f"nothing to do: {part}{run.id} is complete, 0 calls")
+    print_run(run, journal, as_json=as_json)
+    return Exit.DONE
+
+
+def _carry_out(
+    session: Session,
+    plan: Plan,
+    journal: Journal,
+    selection: Selection,
+    concurrency: int | None,
+    *,
+    as_json: bool,
+) -> int:
+    from llmops.check import check_workspace
+    from llmops.cli.progress import showing_progress
+    from llmops.cli.report import print_run
+    from llmops.compare import compare_run
+    from llmops.run import Settings, run_experiment
+
+    findings = check_workspace(session.workspace, [("experiment", plan.run.experiment)])
+    if findings:
+        raise DefinitionError(findings)
+    for note in plan.notes:
+        say(f"note: {note}")
+    with journal.hold():
+        if (budget := plan.experiment.budget.usd) is not None:
+            _refuse_over_budget(_explain(session, plan, journal, selection), budget)
+        with showing_progress(plan.run.id) as progress:
+            settings = Settings(session.environment, utc_now, concurrency, progress, _give_up)
+            result = asyncio.run(run_experiment(session.workspace, plan, journal, selection, settings))
+        run = result.run.model_copy(
+            update={"comparisons": tuple(compare_run(journal, result.run, now=utc_now()))}
+        )
+        journal.save_run(run)
+    print_run(run, journal, as_json=as_json)
+    return _told(result)
+
+
+def _give_up(number: int) -> None:
+    """End at once, as a kill would: what was answered is in the journal, and no thread is waited for."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")  # the cursor, which the bar hides
+    say("interrupted")
+    os._exit(128 + number)
+
+
+# --- what it takes --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a run would do, and why. n_cells: at most, less what the journal has of their calls already.
+
+    unpriced: models without a price. spent_usd: by this run before.
+    """
+
+    run_id: str
+    reasons: Sequence[str]
+    n_cells: int
+    n_calls: int
+    input_tokens: int | None
+    input_usd: float | None
+    unpriced: Sequence[str]
+    spent_usd: float
+
+
+def _explain(session: Session, plan: Plan, journal: Journal | None, selection: Selection) -> Explanation:
+    from llmops.plan import estimate, reasons
+    from llmops.run import missing_outputs
+    from llmops.steps import project_model
+
+    known = None if journal is None else journal.find_run(plan.run.id)
+    if journal is None or known is None:
+        n_cases = len(selection.cases or plan.cases)
+        n_cases = min(n_cases, selection.limit or n_cases)
+        names = [variant.name for variant in plan.run.variants]
+        chosen = [name for name in names if selection.variants is None or name in selection.variants]
+        missing = dict.fromkeys(chosen, n_cases * plan.run.repeats)
+    else:
+        missing = missing_outputs(plan, journal, selection)
+    needed = estimate(session.workspace, plan, missing)
+    models = sorted({name for variant, n in missing.items() if n for name in plan.programs[variant].models})
+    n_cells = sum(missing.values())
+    before = None if journal is None else journal.latest_run(plan.run.experiment)
+    return Explanation(
+        run_id=plan.run.id,
+        reasons=reasons(plan.run, before) if n_cells or known is None else [],
+        n_cells=n_cells,
+        n_calls=needed.n_calls,
+        input_tokens=needed.input_tokens,
+        input_usd=needed.input_usd,
+        unpriced=[name for name in models if project_model(session.workspace, name).pricing() is None],
+        spent_usd=(known.cost_usd or 0.0) if known is not None else 0.0,
+    )
+
+
+def _tell_plan(explained: Explanation, *, as_json: bool) -> int:
+    if as_json:
+        print_record(asdict(explained))
+    else:
+        _tell_why(explained, click.echo)
+    return Exit.DONE
+
+
+def _tell_why(explained: Explanation, tell: Callable[[str], None] = say) -> None:
+    if not explained.n_cells and not explained.reasons:
+        tell(f"{explained.run_id}: every output is there")
+        return
+    for reason in explained.reasons:
+        tell(f"because {reason}")
+    tokens = explained.input_tokens
+    usd = explained.input_usd
+    tell(
+        f"{explained.run_id}: at most {explained.n_cells:,} cells to carry out, {explained.n_calls:,} calls, "
+        f"{'an unknown number of' if tokens is None else f'about {tokens:,}'} input tokens (cost of input: "
+        f"{'unknown' if usd is None else f'{usd:.4f} USD'}), less what the journal has already"
+    )
+
+
+def _refuse_over_budget(explained: Explanation, budget: float) -> None:
+    if not explained.n_calls:
+        return
+    if explained.unpriced:
+        raise UsageError(
+            f"the budget is in USD, and {' and '.join(explained.unpriced)} of llmops.yaml has no `price`: "
+            "add it, or budget calls"
+        )
+    left = budget - explained.spent_usd
+    if explained.input_usd is not None and explained.input_usd > left:
+        raise BudgetError(
+            f"the prompts alone would cost {explained.input_usd:.2f} USD of a budget of {budget:.2f}, "
+            f"{explained.spent_usd:.2f} of it spent: raise the budget, or run a part with --limit"
+        )
+
+
+def _told(result: Result) -> int:
+    """Say what went wrong on the way, and return the exit code."""
+    from llmops.report.texts import one_line
+
+    for kind, (n, message) in result.errors.items():
+        say(f"{n} x {kind}: {one_line(message)}")
+    if result.signal is not None:
+        say("interrupted; run the same command again to go on")
+        return 128 + result.signal
+    if isinstance(result.stopped, AccessError | BudgetError):
+        fix = "raise it, then" if isinstance(result.stopped, BudgetError) else "mend that, then"
+        say(f"stopped: {one_line(str(result.stopped))}; {fix} run the same command again to go on")
+        return Exit.STOPPED
+    if result.n_without_output > MOST_WITHOUT_OUTPUT * result.n_selected:
+        say(
+            f"{result.n_without_output} of {result.n_selected} cells have no output; "
+            "run the same command again to try them again"
+        )
+        return Exit.INCOMPLETE
+    return Exit.DONE
+
+
+# --- one prompt or chain --------------------------------------------------------------------------------------
+
+
+def _run_one(
+    session: Session,
+    kind: str,
+    reference: str,
+    paths: dict[str, object],
+    inputs: tuple[str, ...],
+    *,
+    models: Sequence[str],
+    concurrency: int | None,
+    fresh: bool,
+    as_json: bool,
+    **others: object,
+) -> int:
+    from llmops.run import Settings, run_once
+    from llmops.steps import Overrides, open_program
+
+    if given := sorted(name for name, value in others.items() if value):
+        raise UsageError(
+            f"--{given[0].rstrip('s').replace('_', '-')} belongs to an experiment, not to a {kind}"
+        )
+    if len(models) > 1:
+        raise UsageError(f"a {kind} is run on one model")
+    overrides = Overrides(model=models[0] if models else None, paths=paths)
+    resolved = session.workspace.resolve(kind, reference)  # type: ignore[arg-type]
+    program = open_program(resolved, overrides, seed=0)
+    declared = getattr(resolved.workspace, kind)(resolved.name).inputs
+    values = read_inputs(inputs, declared)
+    if missing := [name for name in declared if name not in values]:
+        raise UsageError(f"{reference} needs --input {missing[0]}=...")
+    settings = Settings(session.environment, utc_now, concurrency)
+    number = int(utc_now().timestamp() * 1e6) if fresh else 0  # paid again each time
+    with closing(session.journal()) as journal, journal.hold():
+        output = asyncio.run(run_once(session.workspace, program, values, journal, settings, fresh=number))
+    return _print_output(output, as_json=as_json)
+
+
+def _print_output(output: Output, *, as_json: bool) -> int:
+    from llmops.report.texts import printable
+
+    if as_json:
+        print_record(output)
+    elif output.error is not None:
+        say(printable(f"error: {output.error.kind}: {output.error.message}"))
+    else:
+        value = output.value
+        text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        click.echo(printable(text))
+    if output.status is Status.CRASHED:
+        return Exit.WRONG
+    return Exit.DONE if output.error is None else Exit.INCOMPLETE

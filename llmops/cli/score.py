@@ -1,0 +1,42 @@
+"""`llmops score`: score a run again, without calling the models under test."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from llmops.cli.exits import Exit
+from llmops.cli.report import find_run, print_run
+from llmops.cli.session import json_option, open_session, say, utc_now
+
+
+@click.command("score")
+@click.argument("run")
+@json_option
+def command(run: str, as_json: bool) -> int:
+    """Score the outputs of RUN with today's evaluators of its experiment; nothing is called.
+
+    RUN is a run's id, or an experiment's name for its latest. A changed evaluator makes a new run of the same
+    outputs; an unchanged one leaves nothing to do.
+    """
+    from llmops.compare import compare_run
+    from llmops.score.rescore import rescore_run
+
+    session = open_session()
+    journal = session.journal(create=False)
+    try:
+        before = find_run(journal, run)
+        with journal.hold():
+            after, n_scored = asyncio.run(rescore_run(session.workspace, before, journal, utc_now))
+            if after is before:
+                say("nothing to do: the evaluators are those the run was scored with")
+            else:
+                say(f"{n_scored} outputs scored, nothing called")
+                comparisons = tuple(compare_run(journal, after, now=utc_now()))
+                after = after.model_copy(update={"comparisons": comparisons})
+                journal.save_run(after)
+        print_run(after, journal, as_json=as_json)
+    finally:
+        journal.close()
+    return Exit.DONE

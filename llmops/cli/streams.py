@@ -1,0 +1,56 @@
+"""Standard output and error that a command can print to, whatever stands behind them.
+
+A reader that leaves (`| head -1`), a terminal that is closed, a letter that the encoding lacks: none of them ends
+a run or changes its exit code. A full disk does, and is left to whoever prints.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_GONE = frozenset({errno.EPIPE, errno.EIO})
+
+
+class _Printed(io.FileIO):
+    """A file descriptor that turns to the null device once it cannot be written any more."""
+
+    def write(self, data: ReadableBuffer, /) -> int | None:  # type: ignore[override]  # None: it would block
+        try:
+            return super().write(data)
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if error.errno not in _GONE:
+                raise
+            return memoryview(data).nbytes
+
+
+def open_streams() -> None:
+    """Replace `sys.stdout` and `sys.stderr`. One that was closed is the null device from now on.
+
+    Otherwise the next file to be opened, the journal for example, would get its number and what is printed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = _open(1, sys.stdout)
+    sys.stderr = _open(2, sys.stderr)
+
+
+def _open(descriptor: int, given: TextIO | None) -> TextIO:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Printed(descriptor, "w", closefd=False)),
+        encoding=given.encoding if given is not None else "utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
+    )

@@ -1,0 +1,90 @@
+"""Outputs -> scores, and a run scored again without calling anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from llmops.definitions.dataset import Case
+from llmops.evaluators.bound import bind_evaluators
+from llmops.records import Output, Run, RunStatus, Status
+from llmops.score import score_output
+from llmops.score.rescore import rescore_run
+from tests.model_server import ModelServer, running_model_server
+from tests.workplace import Workplace, case_of, figure, utc_now
+
+EXPERIMENT = "experiments/sort.experiment.yaml"
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    with running_model_server() as server:
+        yield server
+
+
+@pytest.fixture
+def place(tmp_path: Path, server: ModelServer) -> Workplace:
+    return Workplace(tmp_path, server)
+
+
+def rescore(place: Workplace, run: Run) -> tuple[Run, int]:
+    with place.journal() as journal:
+        return asyncio.run(rescore_run(place.workspace(), run, journal, utc_now))
+
+
+def test_every_evaluator_says_what_it_has_to_say(place: Workplace) -> None:
+    place.edit(EXPERIMENT, "[exact_match]", "[exact_match, contains: {text: re}]")
+    evaluators = bind_evaluators(place.workspace(), "sort")
+    case = Case(id="1", inputs={}, expected="red")
+    output = Output(cell_id="x", value="green", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    scores = asyncio.run(score_output(evaluators, case, output))
+    assert [(score.evaluator, score.value) for score in scores] == [("exact_match", 0.0), ("contains", 1.0)]
+    failed = output.model_copy(update={"status": Status.ERROR})
+    assert asyncio.run(score_output(evaluators, case, failed)) == []
+
+
+def test_a_run_scored_again_is_a_new_run_of_the_same_outputs(place: Workplace) -> None:
+    before = place.run().run
+    place.new_requests()
+    place.edit(EXPERIMENT, "[exact_match]", "[contains: {text: re}]")
+    after, n_scored = rescore(place, before)
+    assert place.new_requests() == []
+    assert (n_scored, after.n_calls, after.cost_usd, after.status) == (6, 0, 0.0, RunStatus.COMPLETE)
+    assert after.id == place.plan().run.id != before.id
+    assert figure(after, "contains").n == 6
+    outputs = [[row.output for row in place.rows(run)] for run in (before, after)]
+    assert outputs[0] == outputs[1]
+
+
+def test_a_run_scored_with_the_evaluators_it_has_stays_as_it_is(place: Workplace) -> None:
+    before = place.run().run
+    assert rescore(place, before) == (before, 0)
+
+
+def test_a_run_that_scoring_finds_again_keeps_what_it_spent(place: Workplace) -> None:
+    first = place.run().run
+    place.edit(EXPERIMENT, "[exact_match]", "[contains: {text: re}]")
+    second = place.run().run
+    place.edit(EXPERIMENT, "[contains: {text: re}]", "[exact_match]")
+    again, n_scored = rescore(place, second)
+    assert (again.id, n_scored, again.n_calls) == (first.id, 0, 6)
+    assert again.summary == first.summary
+
+
+def test_a_part_of_a_run_is_scored_as_far_as_it_goes(place: Workplace) -> None:
+    before = place.run(limit=2).run
+    place.edit(EXPERIMENT, "[exact_match]", "[contains: {text: re}]")
+    after, n_scored = rescore(place, before)
+    assert (n_scored, after.status, figure(after, "contains").n) == (2, RunStatus.PARTIAL, 2)
+
+
+def test_scores_look_at_the_cases_the_run_was_made_on(place: Workplace) -> None:
+    before = place.run().run
+    place.write_cases(*({**case_of(n), "expected": "other"} for n in range(6)))
+    place.edit(EXPERIMENT, "[exact_match]", "[exact_match: {normalise: true}]")
+    after, _ = rescore(place, before)
+    assert figure(after, "exact_match").value == figure(before, "exact_match").value
