@@ -14,7 +14,19 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, case, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmops.definitions.dataset import Case
@@ -33,7 +45,19 @@ from llmops.stores.rows import (
     unescape,
 )
 from llmops.stores.statements import Inserts, insert_for
-from llmops.stores.tables import CALLS, CASES, CELLS, DELIVERIES, OUTPUTS, REVISIONS, RUNS, SCORES, SPANS
+from llmops.stores.tables import (
+    CALLS,
+    CASES,
+    CELLS,
+    DELIVERIES,
+    METADATA,
+    OUTPUTS,
+    REVISIONS,
+    RUNS,
+    SCORES,
+    SPANS,
+    STAMP,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -107,7 +131,7 @@ def open_journal(url: str, *, root: Path, create: bool = True) -> Journal:
     journal = Journal(sqlite.open_engine(path), path)
     if found != REVISIONS[-1]:
         with sqlite.hold_file(path):
-            journal.migrate()
+            journal.create() if found is None else journal.migrate()
     return journal
 
 
@@ -124,8 +148,15 @@ class Journal:
         """Close all connections; the next use would open new ones."""
         self._engine.dispose()
 
+    def create(self) -> None:
+        """Make a new store at the newest version, as the migrations would; without them it is there at once."""
+        with self._writing() as connection:
+            METADATA.create_all(connection)
+            STAMP.create(connection, checkfirst=True)
+            connection.execute(insert(STAMP).values(version_num=REVISIONS[-1]))
+
     def migrate(self) -> None:
-        """Bring the schema to the newest version."""
+        """Bring the schema to the newest version, by alembic."""
         from llmops.stores.migrations import upgrade
 
         with self._writing() as connection:

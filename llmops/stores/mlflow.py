@@ -57,6 +57,7 @@ _SETTINGS = {  # before the import, because mlflow reads some of them only there
 _FORCED = {  # the asynchronous way drops traces without a word; a pickle is code of whoever wrote it
     "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_MODEL_CATALOG_URI": "",  # prices are ours or unknown, and are not fetched from the network
 }
 _STATUSES = {RunStatus.COMPLETE: "FINISHED"}
 _KINDS = {"case": "CHAIN", "prompt": "CHAT_MODEL", "chain": "CHAIN", "python": "TOOL"}

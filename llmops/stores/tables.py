@@ -15,6 +15,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     MetaData,
+    String,
     Table,
     Text,
 )
@@ -23,6 +24,9 @@ REVISIONS = ("0001",)
 """The schema's versions, oldest first; the last is the one this code reads and writes."""
 
 METADATA = MetaData()
+
+STAMP = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+"""Where alembic keeps the version; made here too, so that a new store need not wait for its import."""
 
 RUNS = Table(
     "runs",

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -14,18 +15,47 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from llmops.stores import migrations
+from llmops.stores.journal import open_journal
 from llmops.stores.sqlite import found_revision, open_engine
 from llmops.stores.tables import METADATA, REVISIONS
 from tests.stores.samples import opened, run_of, store_of
 
 
-def test_a_migrated_store_is_what_the_tables_say(tmp_path: Path) -> None:
-    opened(tmp_path).close()
+@pytest.mark.parametrize("made", ["created", "migrated"])
+def test_a_store_is_what_the_tables_say_however_it_was_made(tmp_path: Path, made: str) -> None:
+    if made == "created":
+        opened(tmp_path).close()
+    else:
+        store_of(tmp_path).parent.mkdir()
     engine = open_engine(store_of(tmp_path))
-    with engine.connect() as connection:
+    with engine.connect() as connection, connection.begin():
+        if made == "migrated":
+            migrations.upgrade(connection)
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
+        assert context.get_current_revision() == REVISIONS[-1]
     engine.dispose()
+
+
+def test_a_created_store_is_made_of_the_same_statements_as_a_migrated_one(tmp_path: Path) -> None:
+    created = open_journal("sqlite:///created.db", root=tmp_path)
+    created.close()
+    engine = open_engine(tmp_path / "migrated.db")
+    with engine.connect() as connection, connection.begin():
+        migrations.upgrade(connection)
+    engine.dispose()
+    assert columns_of(tmp_path / "created.db") == columns_of(tmp_path / "migrated.db")
+
+
+def columns_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return what SQLite says of each table's columns and indexes."""
+    with closing(sqlite3.connect(path)) as bare:
+        tables = [row[0] for row in bare.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            table: bare.execute(f"PRAGMA table_info({table})").fetchall()
+            + sorted(row[1:4] for row in bare.execute(f"PRAGMA index_list({table})"))
+            for table in sorted(tables)
+        }
 
 
 def test_the_known_revisions_are_those_of_the_scripts_oldest_first() -> None:

@@ -1,4 +1,4 @@
-"""The journal's schema, version by version. Imported only when a store is new or older than this code."""
+"""The journal's schema, version by version. Imported only when a store is older than this code."""
 
 from __future__ import annotations
 
