@@ -111,8 +111,16 @@ def _compare(
         n_cases=len(pairs.ids),
         n_unpaired=len(before.cases.keys() | after.cases.keys()) - len(pairs.ids),
         effects=(*effects, *(_fact(name, baseline, candidate) for name in _FACTS)),
-        slices={name: tuple(pairs.effect(measure, name) for measure in scored) for name in pairs.slice_names},
+        slices={
+            name: tuple(_without_flips(pairs.effect(measure, name)) for measure in scored)
+            for name in pairs.slice_names
+        },
     )
+
+
+def _without_flips(effect: Effect) -> Effect:
+    """The cases that flipped stand with the whole: a second list of them by slice would double the record."""
+    return effect.model_copy(update={"improved": (), "regressed": ()})
 
 
 def _baseline_of(run: Run, candidate: Variant) -> Variant | None:

@@ -400,7 +400,11 @@ def test_slices_hold_the_evaluators_on_their_own_cases() -> None:
     comparison = compare(rows)
     alone = compare([kept for kept in rows if kept.case.slice == "edge"])
     assert list(comparison.slices) == ["edge", "essential"]
-    assert comparison.slices["edge"] == (effect_of(alone, "exact"),)
+    listed = effect_of(alone, "exact")
+    assert [flip.case_id for flip in listed.improved] == ["c000"]
+    assert comparison.slices["edge"] == (listed.model_copy(update={"improved": ()}),), (
+        "flips stand with the whole"
+    )
 
 
 # --- two runs -----------------------------------------------------------------------------------------------
