@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from llmops.definitions.base import identity_of
 from llmops.definitions.dataset import near_equal
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "intents_banking77"
@@ -15,7 +16,7 @@ N_EVALUATED = 5000
 
 
 def write_banking_project(root: Path) -> Path:
-    """Write the project: the test part and the end of the training part are evaluated, the rest is shown."""
+    """Write the project: the test part and a drawn part of the training part are evaluated, the rest is shown."""
     rows = [
         json.loads(line)
         for part in ("test", "train")
@@ -24,6 +25,7 @@ def write_banking_project(root: Path) -> Path:
     labels = sorted({row["expected"] for row in rows})
     tested = [row for row in rows if row["metadata"]["split"] == "test"]
     trained = [row for row in rows if row["metadata"]["split"] == "train"]
+    trained.sort(key=lambda row: identity_of(row["id"]))  # the file stands in the order of its classes
     border = len(rows) - N_EVALUATED
     evaluated = tested + trained[border:]
     seen = {near_equal(row["input"]) for row in evaluated}
