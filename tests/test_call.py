@@ -13,7 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.call import Answer, Budget, Caller, Deployment, Limiter, call_identity, cost_of, upper_cost
+from llmops.call import (
+    Answer,
+    Budget,
+    Caller,
+    Deployment,
+    Limiter,
+    Stopping,
+    call_identity,
+    cost_of,
+    upper_cost,
+)
 from llmops.definitions.project import Limits, ModelDefinition, Price
 from llmops.errors import AccessError, BudgetError, ModelError, ReplyError, RequestError, UnavailableError
 from llmops.models import model_version, open_model
@@ -193,6 +203,89 @@ def test_no_more_than_the_declared_number_are_in_flight(journal: Journal) -> Non
             in_flight += change
             most = max(most, in_flight)
         assert most <= 3
+
+
+def test_the_same_refusal_of_the_first_requests_stops_the_model_F11(
+    server: ModelServer, journal: Journal
+) -> None:
+    async def go() -> list[Any]:
+        async with calling(server, journal, limits=Limits(concurrency=1)) as caller:
+            requests = [saying(f"[[fault:400]] {n}") for n in range(10)]
+            return list(await asyncio.gather(*map(ask_of(caller), requests), return_exceptions=True))
+
+    found = asyncio.run(go())
+    assert len(server.received) == 3
+    assert [type(error) for error in found] == [RequestError] * 3 + [AccessError] * 7
+    assert "said of the first 3" in str(found[-1])
+
+
+def test_a_refusal_that_names_the_length_of_its_case_stops_nothing_F15(
+    server: ModelServer, journal: Journal
+) -> None:
+    async def go() -> list[Any]:
+        async with calling(server, journal) as caller:
+            requests = [saying(f"[[fault:context_length]] {n}") for n in range(6)]
+            return list(await asyncio.gather(*map(ask_of(caller), requests), return_exceptions=True))
+
+    assert [type(error) for error in asyncio.run(go())] == [RequestError] * 6
+
+
+def ask_of(caller: Caller) -> Callable[[Request], Awaitable[Answer]]:
+    return lambda request: caller.ask("m", request)
+
+
+def test_a_caller_that_stops_lets_what_was_sent_come_home_and_sends_nothing_more(journal: Journal) -> None:
+    async def go(server: ModelServer) -> list[Any]:
+        async with calling(server, journal, limits=Limits(concurrency=2)) as caller:
+            await caller.ask("m", saying("first"))
+            asked = asyncio.gather(*map(ask_of(caller), map(saying, "abcdef")), return_exceptions=True)
+            await received(server, 2)
+            caller.stop()
+            await caller.idle.wait()
+            return list(await asked)
+
+    with running_model_server(delay_ms=50) as server:
+        found = asyncio.run(go(server))
+        sent = [answer for answer in found if isinstance(answer, Answer)]
+        assert len(server.received) == 1 + len(sent) and 1 <= len(sent) <= 2
+    assert {type(one) for one in found} == {Answer, Stopping}
+    planned = {CallState.PLANNED, CallState.ANSWERED}
+    assert {call.state for call in journal.calls_since(utc_now())} == planned
+
+
+def test_whoever_shares_a_call_asks_anew_when_the_first_to_ask_is_cancelled(journal: Journal) -> None:
+    async def go(server: ModelServer) -> str:
+        async with calling(server, journal) as caller:
+            await caller.ask("m", saying("first"))
+            first, second = (asyncio.ensure_future(caller.ask("m", saying("shared"))) for _ in range(2))
+            await received(server, 2)
+            first.cancel()
+            return str((await second).reply.text)
+
+    with running_model_server(delay_ms=100) as server:
+        assert asyncio.run(go(server)).startswith("echo")
+        assert len(server.received) == 3
+
+
+def test_a_call_cancelled_in_flight_is_noted_as_unknown_F24(journal: Journal) -> None:
+    async def go(server: ModelServer) -> None:
+        async with calling(server, journal) as caller:
+            asked = asyncio.ensure_future(caller.ask("m", saying("long")))
+            await received(server, 1)
+            asked.cancel()
+            await asyncio.wait({asked})
+
+    with running_model_server(delay_ms=5_000) as server:
+        asyncio.run(go(server))
+    (call,) = journal.calls_since(utc_now())
+    assert (call.state, call.attempts) == (CallState.UNKNOWN, 1)
+
+
+async def received(server: ModelServer, n: int) -> None:
+    """Wait until so many requests have come."""
+    async with asyncio.timeout(20):
+        while len(server.received) < n:  # noqa: ASYNC110 - the server is in another thread
+            await asyncio.sleep(0.005)
 
 
 class Clock:

@@ -7,6 +7,7 @@ Whatever can be found at once is told at once: one broken file hides no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from llmops.check.chains import check_chain
 from llmops.check.datasets import check_dataset
@@ -29,23 +30,27 @@ _CHECKS: Mapping[Kind, Callable[[Workspace, str], list[Finding]]] = {
 
 def check_workspace(workspace: Workspace, targets: Sequence[tuple[Kind, str]] | None = None) -> list[Finding]:
     """Return every finding in the given definitions, or in the whole project, in the order of path and line."""
+    found: list[Finding] = []
     if targets is None:
-        found = _caught(PROJECT_FILE, lambda: check_project(workspace))
+        found += _caught(PROJECT_FILE, lambda: check_project(workspace))
         found += _caught(RELEASES, lambda: _loads(workspace.releases))
-        targets = []
         for kind, folder in FOLDERS.items():
-            names = list[str]()
-            found += _caught(folder, lambda kind=kind, names=names: _names(workspace, kind, names))  # type: ignore[misc]
-            targets += [(kind, name) for name in names]
+            found += _caught(folder, partial(_check_kind, workspace, kind))
     else:
-        found = _caught(PROJECT_FILE, lambda: _loads(workspace.project))
+        found += _caught(PROJECT_FILE, lambda: _loads(workspace.project))
+        found += _check_each(workspace, targets)
+    return sorted(set(found), key=lambda each: (each.path, each.line or 0, each.column or 0, each.message))
+
+
+def _check_kind(workspace: Workspace, kind: Kind) -> list[Finding]:
+    """Return what is wrong in a kind's folder, with the files that no name leads to."""
+    targets = [(kind, name) for name in workspace.names(kind) if is_name(name)]
+    return [*_strays(workspace, kind), *_check_each(workspace, targets)]
+
+
+def _check_each(workspace: Workspace, targets: Sequence[tuple[Kind, str]]) -> Iterator[Finding]:
     for kind, name in targets:
-        path = workspace.path(kind, name)
-        found += _caught(path, lambda kind=kind, name=name: _CHECKS[kind](workspace, name))  # type: ignore[misc]
-    return sorted(
-        set(found),
-        key=lambda finding: (finding.path, finding.line or 0, finding.column or 0, finding.message),
-    )
+        yield from _caught(workspace.path(kind, name), partial(_CHECKS[kind], workspace, name))
 
 
 def _caught(path: str, look: Callable[[], list[Finding]]) -> list[Finding]:
@@ -61,12 +66,6 @@ def _caught(path: str, look: Callable[[], list[Finding]]) -> list[Finding]:
 def _loads(_: object) -> list[Finding]:
     """Say nothing of what could be loaded."""
     return []
-
-
-def _names(workspace: Workspace, kind: Kind, names: list[str]) -> list[Finding]:
-    """Add the names of a kind's definitions; return the files of its folder that no name leads to."""
-    names += [name for name in workspace.names(kind) if is_name(name)]
-    return list(_strays(workspace, kind))
 
 
 def _strays(workspace: Workspace, kind: Kind) -> Iterator[Finding]:

@@ -72,6 +72,7 @@ def _run_experiment(
     no_sync: bool,
     as_json: bool,
 ) -> int:
+    from llmops.evaluators.bound import ahead
     from llmops.plan import plan_experiment, select
     from llmops.run import find_finished
 
@@ -86,7 +87,8 @@ def _run_experiment(
         if finished is not None:
             code = _nothing_to_do(finished, journal, as_json=as_json)
         else:
-            code = _carry_out(session, plan, journal, selection, concurrency, as_json=as_json)
+            with ahead(plan.evaluators):
+                code = _carry_out(session, plan, journal, selection, concurrency, as_json=as_json)
     if not no_sync and code not in {Exit.INTERRUPTED, Exit.TERMINATED}:
         from llmops.cli.sync import sync_after_run
 
@@ -166,7 +168,7 @@ def _give_up(number: int) -> None:
 class Explanation:
     """What a run would do, and why. n_cells: at most, less what the journal has of their calls already.
 
-    unpriced: models without a price. spent_usd: by this run before.
+    spent_usd: by this run before.
     """
 
     run_id: str
@@ -175,14 +177,12 @@ class Explanation:
     n_calls: int
     input_tokens: int | None
     input_usd: float | None
-    unpriced: Sequence[str]
     spent_usd: float
 
 
 def _explain(session: Session, plan: Plan, journal: Journal | None, selection: Selection) -> Explanation:
     from llmops.plan import estimate, reasons
     from llmops.run import missing_outputs
-    from llmops.steps import project_model
 
     known = None if journal is None else journal.find_run(plan.run.id)
     if journal is None or known is None:
@@ -194,7 +194,6 @@ def _explain(session: Session, plan: Plan, journal: Journal | None, selection: S
     else:
         missing = missing_outputs(plan, journal, selection)
     needed = estimate(session.workspace, plan, missing)
-    models = sorted({name for variant, n in missing.items() if n for name in plan.programs[variant].models})
     n_cells = sum(missing.values())
     before = None if journal is None else journal.latest_run(plan.run.experiment)
     return Explanation(
@@ -204,7 +203,6 @@ def _explain(session: Session, plan: Plan, journal: Journal | None, selection: S
         n_calls=needed.n_calls,
         input_tokens=needed.input_tokens,
         input_usd=needed.input_usd,
-        unpriced=[name for name in models if project_model(session.workspace, name).pricing() is None],
         spent_usd=(known.cost_usd or 0.0) if known is not None else 0.0,
     )
 
@@ -233,13 +231,6 @@ def _tell_why(explained: Explanation, tell: Callable[[str], None] = say) -> None
 
 
 def _refuse_over_budget(explained: Explanation, budget: float) -> None:
-    if not explained.n_calls:
-        return
-    if explained.unpriced:
-        raise UsageError(
-            f"the budget is in USD, and {' and '.join(explained.unpriced)} of llmops.yaml has no `price`: "
-            "add it, or budget calls"
-        )
     left = budget - explained.spent_usd
     if explained.input_usd is not None and explained.input_usd > left:
         raise BudgetError(
@@ -289,7 +280,7 @@ def _run_one(
     from llmops.run import Settings, run_once
     from llmops.steps import Overrides, open_program
 
-    if given := sorted(name for name, value in others.items() if value):
+    if given := sorted(name for name, value in others.items() if value and name != "no_sync"):
         raise UsageError(
             f"--{given[0].rstrip('s').replace('_', '-')} belongs to an experiment, not to a {kind}"
         )

@@ -88,7 +88,7 @@ class BoundEvaluator:
         score = Score(
             evaluator=self.name, evaluator_identity=self.identity, value=self.evaluator.low, rationale=why
         )
-        if not hasattr(self.evaluator, "summarise"):
+        if not isinstance(self.evaluator, Summary):
             return score
         # One that sums up over all cases has to know what was expected of this one too.
         subject = Subject(case.id, case.inputs, None, self._expected(case), case.metadata, Status.CRASHED)

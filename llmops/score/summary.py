@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from llmops.evaluators.base import Summary
 from llmops.evaluators.bound import NOT_YET, BoundEvaluator
 from llmops.records import EvaluatorVersion, Figure, Interval, Output, Row, Run, Score, Status
 
@@ -157,15 +158,15 @@ def summarise_variant(
 
     rows: all of the variant's rows. seed: of the resampling behind figures that are no means.
     """
-    summing = [evaluator for evaluator in evaluators if hasattr(evaluator.evaluator, "summarise")]
-    sheet = Sheet(frozenset(evaluator.name for evaluator in summing))
+    summing = {bound.name: bound.evaluator for bound in evaluators if isinstance(bound.evaluator, Summary)}
+    sheet = Sheet(frozenset(summing))
     for row in rows:
         sheet.add(row)
     versions = [evaluator.version() for evaluator in evaluators]
     figures = _scored(sheet, versions)
     figures |= {name: _open_mean(sheet.values(name)) for name in sorted(sheet.parts)}
-    for evaluator in summing:
-        figures |= _summed_up(evaluator, sheet, seed)
+    for name, evaluator in summing.items():
+        figures |= _summed_up(name, evaluator, sheet, seed)
     figures |= _measured(sheet)
     names = sorted({name for name in sheet.slices if name is not None})
     return figures, {name: _scored(sheet, versions, name) for name in names}
@@ -224,19 +225,17 @@ def _figure(values: Values, kind: Literal["mean", "share"], ends: tuple[float, f
     )
 
 
-def _summed_up(evaluator: BoundEvaluator, sheet: Sheet, seed: int) -> Figures:
+def _summed_up(name: str, evaluator: Summary, sheet: Sheet, seed: int) -> Figures:
     """Figures over all cases together, which only some evaluators have."""
-    labelled = sheet.labelled.get(evaluator.name)
+    labelled = sheet.labelled.get(name)
     if not labelled:
         return {}
     clusters, scores = [cluster for cluster, _ in labelled], [score for _, score in labelled]
-    found: Mapping[str, Figure] = evaluator.evaluator.summarise(  # type: ignore[attr-defined]
-        scores, clusters, level=LEVEL, seed=seed
-    )
+    found = evaluator.summarise(scores, clusters, level=LEVEL, seed=seed)
     n_without = sheet.n_rows - len(labelled)
     repeated = sheet.n_rows > sum(sheet.tried)
     return {
-        f"{evaluator.name}.{part}": figure.model_copy(
+        f"{name}.{part}": figure.model_copy(
             update={
                 "n_missing": figure.n_missing + n_without,
                 "note": "; ".join(filter(None, (figure.note, "n counts repeats" if repeated else None)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 
 from llmops.cli import root
 from llmops.errors import UsageError
+from tests.cli.command import llmops
 
 Project = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
@@ -31,17 +31,8 @@ FILES = {
 
 
 def check(folder: Path, *arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmops", "check", *arguments]
-    environment = {**os.environ, "PYTHONIOENCODING": encoding, "LANG": "C"}
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        encoding=encoding,
-        errors="replace",
-        check=False,
-    )
+    more = {"PYTHONIOENCODING": encoding, "LANG": "C"}
+    return llmops("check", *arguments, cwd=folder, more=more, errors="replace")
 
 
 def test_a_right_project_is_counted_and_exits_0(project: Project) -> None:

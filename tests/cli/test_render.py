@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from llmops.cli import root
 from llmops.cli.render import read_inputs, read_paths
 from llmops.errors import LlmopsError, UsageError
+from tests.cli.command import llmops
 
 Project = Callable[..., Path]
 Git = Callable[..., str]
@@ -48,8 +48,7 @@ FILES = {
 
 
 def render(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmops", "render", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return llmops("render", *arguments, cwd=folder)
 
 
 def test_the_messages_are_shown_with_roles_and_a_token_estimate(project: Project) -> None:
