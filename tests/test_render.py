@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmops.definitions.dataset import Case
 from llmops.definitions.prompt import Prompt
-from llmops.errors import StepError
+from llmops.errors import LlmopsError, StepError
 from llmops.render import Renderer
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -104,6 +104,21 @@ def test_an_attribute_that_is_not_there_is_an_error_and_never_empty_F77() -> Non
     prompt = prompt_of({"role": "user", "content": "{{ ticket.subject }}"}, inputs={"ticket": "object"})
     with pytest.raises(StepError, match="subject"):
         Renderer(prompt).messages({"ticket": {"body": "x"}})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ticket * 10**9 }}",
+        "{{ ticket | center(10**10) }}",
+        "{{ 10 ** (10 ** 8) }}",
+        "{% for i in range(10**9) %}x{% endfor %}",
+    ],
+)
+def test_a_template_that_would_use_up_the_machine_is_refused_S02(template: str) -> None:
+    prompt = prompt_of({"role": "user", "content": template})
+    with pytest.raises(LlmopsError):
+        Renderer(prompt).messages({"ticket": "x"})
 
 
 def test_inputs_that_are_not_declared_reach_no_template() -> None:

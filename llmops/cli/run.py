@@ -137,7 +137,7 @@ def _carry_out(
     findings = check_workspace(session.workspace, [("experiment", plan.run.experiment)])
     if findings:
         raise DefinitionError(findings)
-    for note in plan.notes:
+    for note in (*plan.notes, *_notices(plan)):
         say(f"note: {note}")
     with journal.hold():
         if (budget := plan.experiment.budget.usd) is not None:
@@ -151,6 +151,14 @@ def _carry_out(
         journal.save_run(run)
     print_run(run, journal, as_json=as_json)
     return _told(result)
+
+
+def _notices(plan: Plan) -> Iterator[str]:
+    """Yield what users of a model should know before it is gone."""
+    if any(model.provider == "azure_inference" for v in plan.run.variants for model in v.models):
+        from llmops.cli.doctor import AZURE_NOTICE
+
+        yield "; move to ".join(AZURE_NOTICE)
 
 
 def _give_up(number: int) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from llmops.errors import UsageError, nearest
+from llmops.definitions.kinds import Kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,32 +21,20 @@ EVALUATORS: Mapping[str, str] = {
     "python": "llmops.evaluators.python:PythonEvaluator",
     "regex": "llmops.evaluators.regex:Regex",
 }
+_KINDS = Kinds("evaluator", "llmops.evaluators", EVALUATORS)
 
 
 def evaluators() -> dict[str, str]:
     """Return every kind of evaluator and its `module:Class`, those of other packages included."""
-    from importlib.metadata import entry_points  # looks into every installed package
-
-    others = {point.name: point.value for point in entry_points(group="llmops.evaluators")}
-    return {**others, **EVALUATORS}
+    return _KINDS.known()
 
 
 def evaluator_class(kind: str) -> Any:
     """Return the class behind a kind; its `Options` are the fields that a YAML block may set.
 
-    Raises UsageError for a kind that is not in the table, and for a package that is not whole.
+    Raises UsageError as `Kinds.load` says.
     """
-    known = EVALUATORS if kind in EVALUATORS else evaluators()
-    if kind not in known:
-        hint = nearest(kind, known) or f"known evaluators: {', '.join(sorted(known))}"
-        raise UsageError(f"no evaluator is called {kind!r}; {hint}")
-    module, _, name = known[kind].partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"evaluator {kind!r} cannot be loaded: {error}; is its package installed?"
-        ) from error
+    return _KINDS.load(kind)
 
 
 def open_evaluator(

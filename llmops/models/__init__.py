@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
+from llmops.definitions.kinds import Kinds
 from llmops.definitions.project import ModelDefinition
-from llmops.errors import UsageError, nearest
 from llmops.models.base import Model
 from llmops.records import ModelVersion
 
@@ -16,32 +15,17 @@ PROVIDERS: Mapping[str, str] = {
     "embedded": "llmops.models.embedded:EmbeddedModel",
     "openai": "llmops.models.openai:OpenAIModel",
 }
+_KINDS = Kinds("provider", "llmops.models", PROVIDERS)
 
 
 def providers() -> dict[str, str]:
     """Return every provider's name and `module:Class`, those of other packages included."""
-    from importlib.metadata import entry_points  # looks into every installed package
-
-    others = {point.name: point.value for point in entry_points(group="llmops.models")}
-    return {**others, **PROVIDERS}
+    return _KINDS.known()
 
 
 def model_class(provider: str) -> Any:
-    """Return the class behind a provider's name.
-
-    Raises UsageError for a name that is not in the table, and for a package that is not whole.
-    """
-    known = PROVIDERS if provider in PROVIDERS else providers()
-    if provider not in known:
-        hint = nearest(provider, known) or f"known providers: {', '.join(sorted(known))}"
-        raise UsageError(f"no provider is called {provider!r}; {hint}")
-    module, _, name = known[provider].partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"provider {provider!r} cannot be loaded: {error}; is its package installed?"
-        ) from error
+    """Return the class behind a provider's name; UsageError as `Kinds.load` says."""
+    return _KINDS.load(provider)
 
 
 def model_version(name: str, definition: ModelDefinition) -> ModelVersion:

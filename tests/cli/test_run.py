@@ -170,6 +170,14 @@ def test_every_missing_variable_is_named_before_any_call_F75(place: Workplace) -
     assert place.new_requests() == []
 
 
+def test_users_of_a_retired_sdk_are_told_where_to_move(place: Workplace, server: ModelServer) -> None:
+    place.edit("llmops.yaml", "provider: openai\n    model: m", "provider: azure_inference\n    model: m")
+    done = run(place, EXPERIMENT, MODEL_URL=server.azure_url)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("retired the azure-ai-inference SDK") == 1
+    assert run(place, EXPERIMENT, MODEL_URL=server.azure_url).stderr.count("retired") == 0
+
+
 def test_a_definition_that_check_refuses_is_not_run(place: Workplace) -> None:
     place.edit(EXPERIMENT, "seed: 3", "seed: 3\ngates: [{metric: exact_mach, at_least: 0.5}]")
     done = run(place, EXPERIMENT)
