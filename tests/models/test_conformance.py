@@ -123,12 +123,15 @@ def test_no_answer_is_given_to_another_call_f36(provider: str, model_server: Mod
 
 
 def test_every_kind_closes_whether_or_not_it_was_asked(provider: str, model_server: ModelServer) -> None:
+    before = len(model_server.received)
+
     async def close_twice() -> None:
         model = opened(provider, model_server)
         await model.close()
         await model.close()
 
     asyncio.run(close_twice())
+    assert len(model_server.received) == before, "closing asks nothing"
 
 
 def test_opening_models_imports_no_sdk() -> None:

@@ -762,9 +762,11 @@ def test_a_second_runner_is_told_who_holds_the_store_f49(journal: Journal, child
 
 
 def test_a_store_can_be_held_again_after_it_was_let_go(journal: Journal) -> None:
+    n_held = 0
     for _ in range(2):
         with journal.hold():
-            pass
+            n_held += 1
+    assert n_held == 2
 
 
 def test_a_new_store_is_not_made_while_another_process_makes_it(tmp_path: Path) -> None:
