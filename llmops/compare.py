@@ -7,7 +7,6 @@ margin an effect has to keep is left to `gate`, how it looks to `report`.
 from __future__ import annotations
 
 import math
-from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +16,6 @@ import numpy.typing as npt
 from llmops.definitions.base import short
 from llmops.definitions.experiment import BASELINE_PREFIXES
 from llmops.errors import UsageError, nearest
-from llmops.evaluators.bound import NOT_YET
 from llmops.records import (
     Comparison,
     Effect,
@@ -27,10 +25,9 @@ from llmops.records import (
     Row,
     Run,
     Side,
-    Status,
     Variant,
 )
-from llmops.score.summary import LEVEL, Rows
+from llmops.score.summary import LEVEL, OPEN_MEASURES, Column, Rows, measured
 from llmops.stats.intervals import DUST, geometric_ratio_interval, mean_interval_unbounded
 from llmops.stats.paired import paired_interval
 
@@ -41,9 +38,7 @@ if TYPE_CHECKING:
     from llmops.stats.arrays import Floats
     from llmops.stores.journal import Journal
 
-_OPEN_MEASURES = ("latency_s", "ttft_s", "input_tokens", "output_tokens")
 _FACTS = ("error_rate", "cost_usd")
-_FAILED = NOT_YET | {Status.CRASHED}
 
 
 def compare_variants(
@@ -201,31 +196,6 @@ class CaseFacts:
 
 
 @dataclass
-class Column:
-    """The values of one metric, one a repeat, with the place of the case each belongs to."""
-
-    places: array[int] = field(default_factory=lambda: array("q"))
-    values: array[float] = field(default_factory=lambda: array("d"))
-
-    def add(self, place: int, value: float) -> None:
-        """Take in the value of one repeat."""
-        self.places.append(place)
-        self.values.append(value)
-
-    def means(self, n: int) -> Floats:
-        """Return the mean of each of n cases, NaN where a case has no value.
-
-        Sums are taken in the order of the values, so that the order of the rows shows nowhere.
-        """
-        places = np.frombuffer(self.places, dtype=np.int64) if self.places else np.zeros(0, dtype=np.int64)
-        values = np.frombuffer(self.values) if self.values else np.zeros(0)
-        order = np.lexsort((values, places))
-        sums = np.bincount(places[order], weights=values[order], minlength=n)
-        counts = np.bincount(places, minlength=n)
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-
-@dataclass
 class SideValues:
     """Every number in the rows of one variant, by metric: 16 bytes each, however long the texts were."""
 
@@ -252,12 +222,8 @@ class SideValues:
                 name = f"{score.evaluator}.{part}"
                 self.parts[name] = score.evaluator
                 yield name, value
-        output = row.output
-        if output is None:
-            return
-        yield "invalid_rate", None if output.valid is None else float(not output.valid)
-        if output.status not in _FAILED:
-            yield from ((name, getattr(output, name)) for name in _OPEN_MEASURES)
+        if row.output is not None:
+            yield from measured(row.output)
 
     def means(self, name: str, ids: Sequence[str]) -> Floats:
         """Return the case means of a metric in the order of `ids`, NaN where a case has none."""
@@ -303,7 +269,7 @@ def _measures(evaluators: Sequence[EvaluatorVersion], *sides: SideValues) -> Ite
         for name in sorted(name for name, owner in owners.items() if owner == evaluator.name):
             yield Measure(name, "part", evaluator.low, evaluator.high)
     yield Measure("invalid_rate", "rate", 0.0, 1.0)
-    for name in _OPEN_MEASURES:
+    for name in OPEN_MEASURES:
         yield Measure(name, "size")
 
 

@@ -70,6 +70,12 @@ class Status(StrEnum):
     SKIPPED = "skipped"
 
 
+NOT_YET = frozenset({Status.ERROR, Status.UNKNOWN, Status.SKIPPED})
+"""No output, for now: running again tries again."""
+FAILED = NOT_YET | {Status.CRASHED}
+"""No output, whoever was to blame."""
+
+
 class Reply(Record):
     """What a model gave back.
 

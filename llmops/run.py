@@ -35,7 +35,18 @@ from llmops.evaluators.bound import BoundEvaluator
 from llmops.models import open_model
 from llmops.models.tokens import estimate_input_tokens
 from llmops.plan import Plan, Selection, find_status
-from llmops.records import Call, CallState, ErrorInfo, ModelVersion, Output, Run, RunStatus, Span, Status
+from llmops.records import (
+    FAILED,
+    Call,
+    CallState,
+    ErrorInfo,
+    ModelVersion,
+    Output,
+    Run,
+    RunStatus,
+    Span,
+    Status,
+)
 from llmops.score import score_output
 from llmops.score.summary import summarise_run
 from llmops.steps import load_functions, project_model
@@ -58,7 +69,6 @@ DRAIN_S = 9.0
 SETTLE_S = 0.5
 """What came home is scored and written down in so much time, or by the next run."""
 
-FAILED = frozenset({Status.ERROR, Status.UNKNOWN, Status.CRASHED})
 
 Pending = tuple[Cell, Case, Output | None]
 

@@ -21,10 +21,9 @@ from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, EvaluatorError, Finding, LlmopsError
 from llmops.evaluators import evaluator_class, open_evaluator
 from llmops.evaluators.base import Evaluator, Judgement, Subject, Summary
-from llmops.records import EvaluatorVersion, Output, Score, Status
+from llmops.records import NOT_YET, EvaluatorVersion, Output, Score, Status
 
 JUDGED = frozenset({Status.OK, Status.TRUNCATED})
-NOT_YET = frozenset({Status.ERROR, Status.UNKNOWN, Status.SKIPPED})
 
 
 @dataclass(frozen=True)

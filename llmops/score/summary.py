@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from llmops.evaluators.base import Summary
-from llmops.evaluators.bound import NOT_YET, BoundEvaluator
-from llmops.records import EvaluatorVersion, Figure, Interval, Output, Row, Run, Score, Status
+from llmops.evaluators.bound import BoundEvaluator
+from llmops.records import FAILED, EvaluatorVersion, Figure, Interval, Output, Row, Run, Score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 LEVEL = 0.90
 """Coverage of every interval: 1 - 2 alpha at alpha 0.05, so that intervals and verdicts agree."""
 
-_OPEN_MEASURES = ("latency_s", "ttft_s", "input_tokens", "output_tokens")
-_FAILED = NOT_YET | {Status.CRASHED}
+OPEN_MEASURES = ("latency_s", "ttft_s", "input_tokens", "output_tokens")
+"""What is measured of every output without an upper end."""
 
 Figures = dict[str, Figure]
 
@@ -43,6 +43,11 @@ class Column:
     places: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
 
+    def add(self, place: int, value: float) -> None:
+        """Take in the value of one repeat."""
+        self.places.append(place)
+        self.values.append(value)
+
     def means(self, n: int) -> npt.NDArray[np.float64]:
         """Return the mean of each of n cases, NaN where a case has no value.
 
@@ -55,6 +60,13 @@ class Column:
         sums = np.bincount(places[order], weights=values[order], minlength=n)
         counts = np.bincount(places, minlength=n)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def measured(output: Output) -> Iterator[tuple[str, float | None]]:
+    """Yield what is measured of an output unasked, by metric; seconds and tokens only where it is one."""
+    yield "invalid_rate", None if output.valid is None else float(not output.valid)
+    if output.status not in FAILED:
+        yield from ((name, getattr(output, name)) for name in OPEN_MEASURES)
 
 
 @dataclass
@@ -104,18 +116,12 @@ class Sheet:
 
     def _add(self, name: str, place: int, value: float | None) -> None:
         if value is not None:
-            column = self.columns.setdefault(name, Column())
-            column.places.append(place)
-            column.values.append(value)
+            self.columns.setdefault(name, Column()).add(place, value)
 
     def _add_output(self, place: int, output: Output) -> None:
-        failed = output.status in _FAILED
-        self.n_errors += failed
-        if output.valid is not None:
-            self._add("invalid_rate", place, float(not output.valid))
-        if not failed:
-            for name in _OPEN_MEASURES:
-                self._add(name, place, getattr(output, name))
+        self.n_errors += output.status in FAILED
+        for name, value in measured(output):
+            self._add(name, place, value)
         if output.cost_usd is None or self.cost_usd is None:
             self.cost_usd = None
         else:
@@ -261,7 +267,7 @@ def _measured(sheet: Sheet) -> Figures:
     }
     if "invalid_rate" in sheet.columns:
         figures["invalid_rate"] = _bounded_mean(sheet.values("invalid_rate"), 0.0, 1.0, "share")
-    for name in _OPEN_MEASURES:
+    for name in OPEN_MEASURES:
         if name in sheet.columns:
             figures |= _spread(name, sheet)
     return figures

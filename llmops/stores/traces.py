@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.base import short
-from llmops.records import Output, Row, Run, Score, Span, Status
+from llmops.records import FAILED, Output, Row, Run, Score, Span, Status
 from llmops.stores.tracking import shorten, storable
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ MAX_PREVIEW = 1_000  # the width of MLflow's column
 MAX_TEXT = 10_000
 MAX_VALUE = 50_000
 MAX_ID = 50
-_FAILED = {Status.ERROR, Status.UNKNOWN, Status.CRASHED}
 _ANSWERED = {Status.OK, Status.TRUNCATED}
 
 
@@ -141,7 +140,7 @@ class Choice:
 
 
 def _is_broken(row: Row) -> bool:
-    broken = row.output is not None and row.output.status in _FAILED
+    broken = row.output is not None and row.output.status in FAILED
     return broken or any(score.value is None for score in row.scores)
 
 
