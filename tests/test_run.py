@@ -479,7 +479,7 @@ def test_calls_of_a_carrying_out_that_was_killed_count_against_the_budget_S29_F3
         assert (budget.n_calls, budget.n_unpriced) == (6, 0)
         assert budget.spent_usd == pytest.approx(run.cost_usd)
         assert spent_budget(place.workspace(), plan, journal, with_lost=False).n_calls == 0
-        call = next(journal.calls_of(plan.run.id))
+        call = journal.calls_since(run.created_at)[0]
         unsent = {"attempts": 0, "reply": None, "cost_usd": None}
         for state in (CallState.SENT, CallState.PLANNED):
             lost = call.model_copy(update={**unsent, "id": state * 8, "state": state})

@@ -417,17 +417,6 @@ class Journal:
             row = connection.execute(select(CALLS).where(CALLS.c.id == call_id)).first()
         return None if row is None else call_of(tuple(row))
 
-    def calls_of(self, run_id: str) -> Iterator[Call]:
-        """Yield the calls behind the outputs of a run, each once."""
-        seen: set[str] = set()
-        for batch in self._cell_batches([CELLS.c.run_id == run_id]):
-            query = select(SPANS.c.call_id).where(SPANS.c.cell_id.in_([cell.cell_id for cell, _, _ in batch]))
-            with self._reading() as connection:
-                used = set(connection.scalars(query.where(SPANS.c.call_id.is_not(None))))
-                found = self._calls(connection, sorted(used - seen))
-            seen |= used
-            yield from found
-
     def calls_since(self, time: datetime) -> list[Call]:
         """Return the calls that were first asked for at a time or later, whatever became of them."""
         with self._reading() as connection:

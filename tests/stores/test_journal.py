@@ -563,17 +563,8 @@ def test_a_batch_larger_than_a_statement_arrives_whole(journal: Journal) -> None
     ]
     journal.apply(Batch(calls=calls, outputs=made))
     assert len(journal.apply(Batch(intents=calls))) == n
-    assert sorted(journal.calls_of("r1"), key=lambda call: call.id) == sorted(calls, key=lambda call: call.id)
+    assert [journal.find_call(call.id) for call in calls] == calls
     assert [row.output for row in journal.rows("r1")] == made
-
-
-def test_a_call_behind_several_steps_and_cells_is_yielded_once(journal: Journal) -> None:
-    call = answered(call_of("shared"))
-    cells = cells_of(600)
-    journal.begin_run(run_of(), cells)
-    both = tuple(span_of(index, call_id=call.id) for index in range(2))
-    journal.apply(Batch(calls=[call], outputs=[output_of(cell, spans=both) for cell, _ in cells]))
-    assert list(journal.calls_of("r1")) == [call]
 
 
 # --- the outbox -------------------------------------------------------------------------------------------
