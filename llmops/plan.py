@@ -23,7 +23,7 @@ from llmops.errors import DefinitionError, LlmopsError, StepError, UsageError, n
 from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
 from llmops.models.tokens import estimate_input_tokens
 from llmops.records import DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
-from llmops.steps import Overrides, open_program, project_model
+from llmops.steps import Overrides, open_program
 from llmops.steps.base import Program
 from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
@@ -366,7 +366,7 @@ def estimate(workspace: Workspace, plan: Plan, missing: Mapping[str, int]) -> Es
 
 def _input_price(workspace: Workspace, program: Program) -> float | None:
     """US dollars for a million input tokens of what a program asks; None when unknown or not the same for all."""
-    prices = [project_model(workspace, name).pricing() for name in program.models]
+    prices = [workspace.model(name).pricing() for name in program.models]
     known = {price.input_per_mtok for price in prices if price is not None}
     if len(known) > 1 or None in prices:
         return None

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmops.definitions.dataset import Case
 
 SCHEMA_VERSION = 1
-CaseRecord = Case  # todo: remove
 
 
 class Record(BaseModel):
@@ -29,15 +28,58 @@ class Record(BaseModel):
 # --- a call -----------------------------------------------------------------------------------------------
 
 
-class Message(Record):
-    """One message of a conversation, as the model gets it."""
+class TextPart(Record):
+    """A piece of text in a message that has other parts too."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+    text: str
+
+
+class ImagePart(Record):
+    """An image in a message. image: a `data:` URL that holds it, so that a request is whole in itself."""
+
+    image: str
+
+
+Part = TextPart | ImagePart
+
+
+class ToolCall(Record):
+    """A tool that the model asks for. arguments: the JSON text as the model wrote it, not yet checked."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(Record):
+    """One message of a conversation, as the model gets it.
+
+    tool_calls: of an assistant's message. tool_call_id: which of them a message of role `tool` answers.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the content, its parts joined by line ends; images have none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+class Tool(Record):
+    """A function that the model may ask for. parameters: a JSON Schema of type object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
 
 
 class Request(Record):
-    """What goes to a model.
+    """What goes to a model that chats.
 
     parameters: by llmops' own names (`temperature`, `max_tokens`, ...); the provider translates them.
     response_format: a JSON Schema. An object schema is asked of the model as structured output; of any
@@ -47,6 +89,18 @@ class Request(Record):
     messages: tuple[Message, ...]
     parameters: Mapping[str, Any] = Field(default_factory=dict)
     response_format: Mapping[str, Any] | None = None
+    tools: tuple[Tool, ...] = ()
+
+
+class EmbeddingRequest(Record):
+    """What goes to a model that embeds: texts, or images, each of which becomes one vector.
+
+    purpose: for services that embed a question otherwise than what it searches. dimensions: None is the model's own.
+    """
+
+    inputs: tuple[str | ImagePart, ...] = Field(min_length=1)
+    purpose: Literal["query", "document"] | None = None
+    dimensions: int | None = Field(default=None, ge=1)
 
 
 class Usage(Record):
@@ -79,6 +133,7 @@ FAILED = NOT_YET | {Status.CRASHED}
 class Reply(Record):
     """What a model gave back.
 
+    text: empty when the model only asks for tools.
     model: the identifier the service returned, which may be more exact than the one asked for.
     latency_s: from sending to the last byte. ttft_s: to the first text, only when streamed.
     tpot_s: seconds per output token after the first, only when streamed.
@@ -88,6 +143,7 @@ class Reply(Record):
     text: str
     status: Status = Status.OK
     finish_reason: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     model: str = ""
     system_fingerprint: str | None = None
     request_id: str | None = None
@@ -96,6 +152,25 @@ class Reply(Record):
     ttft_s: float | None = None
     tpot_s: float | None = None
     raw: bytes = b""
+
+
+class Embeddings(Record):
+    """What an embedding model gave back: one vector an input, in their order; the rest as in `Reply`."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    model: str = ""
+    request_id: str | None = None
+    usage: Usage | None = None
+    latency_s: float = Field(default=0.0, ge=0)
+    raw: bytes = b""
+
+
+class ModelInfo(Record):
+    """What a service says of a model. kind: `chat`, `embeddings`, ... in the service's own word; None is unsaid."""
+
+    model: str
+    kind: str | None = None
+    provider: str | None = None
 
 
 class CallState(StrEnum):
@@ -117,10 +192,10 @@ class Call(Record):
     id: str
     model: str
     model_identity: str
-    request: Request
+    request: Request | EmbeddingRequest
     state: CallState
     attempts: int = 0
-    reply: Reply | None = None
+    reply: Reply | Embeddings | None = None
     cost_usd: float | None = None
     error: ErrorInfo | None = None
     created_at: datetime
@@ -148,7 +223,7 @@ class Span(Record):
     index: int
     parent: int | None
     name: str
-    kind: Literal["prompt", "chain", "python"]
+    kind: Literal["prompt", "chain", "python", "recorded"]
     inputs: Any
     output: Any = None
     status: Status = Status.OK
@@ -194,6 +269,8 @@ class Score(Record):
         as missing, never as 0.
     label, truth: the class found and the class expected, for evaluators that sum up over classes.
     parts: further scores of the same evaluator, reached as `EVALUATOR.PART`.
+    sums: what the evaluator adds up over all cases for a figure that is no mean (the n-gram counts of BLEU).
+    call_ids: of the calls it made, when it asks models.
     """
 
     evaluator: str
@@ -202,6 +279,8 @@ class Score(Record):
     label: str | None = None
     truth: str | None = None
     parts: Mapping[str, float] = Field(default_factory=dict)
+    sums: tuple[float, ...] = ()
+    call_ids: tuple[str, ...] = ()
     rationale: str | None = None
     error: str | None = None
 
@@ -255,7 +334,7 @@ class ModelVersion(Record):
 class Variant(Record):
     """One thing tried in a run, resolved: the same identity means the same outputs.
 
-    definition: `prompts/NAME` or `chains/NAME`. reference: as written, with its `@` part.
+    definition: `prompts/NAME`, `chains/NAME`, or the file of a recorded one. reference: as written, with its `@` part.
     definition_identity: of the prompt or chain with all it refers to. identity: with model, parameters, `set`.
     group: the cell of the matrix it stands in; comparisons stay within a group.
     prompts: identity of each prompt it uses, by name.

@@ -13,14 +13,14 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from llmops.call import Budget, Caller, Deployment, Limiter, Stopping, upper_cost
+from llmops.call import Budget, Caller, Deployment, Stopping, open_caller, open_deployments, upper_cost
 from llmops.definitions.dataset import Case
-from llmops.definitions.project import ModelDefinition, Price
+from llmops.definitions.project import Price
 from llmops.definitions.workspace import Workspace
 from llmops.errors import (
     AccessError,
@@ -28,19 +28,16 @@ from llmops.errors import (
     LlmopsError,
     ModelError,
     StoreError,
-    UsageError,
     first_error,
 )
 from llmops.evaluators.bound import BoundEvaluator
-from llmops.models import open_model
-from llmops.models.tokens import estimate_input_tokens
+from llmops.models.tokens import estimate_request_tokens
 from llmops.plan import Plan, Selection, find_status
 from llmops.records import (
     FAILED,
     Call,
     CallState,
     ErrorInfo,
-    ModelVersion,
     Output,
     Run,
     RunStatus,
@@ -49,13 +46,13 @@ from llmops.records import (
 )
 from llmops.score import score_output
 from llmops.score.summary import summarise_run
-from llmops.steps import load_functions, project_model
+from llmops.steps import load_functions
 from llmops.steps.base import THREADS, Context, Halted, Place, Program, Trace
 from llmops.stores.journal import Cell, Journal
 from llmops.stores.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
 LOOKAHEAD = 64
 """Cells under way beyond those in flight, so that their intents are on disk before a place is free."""
@@ -160,52 +157,6 @@ def missing_outputs(plan: Plan, journal: Journal, selection: Selection) -> dict[
     }
 
 
-# --- models ---------------------------------------------------------------------------------------------------
-
-
-def open_deployments(
-    workspace: Workspace, versions: Mapping[str, ModelVersion], settings: Settings
-) -> dict[str, Deployment]:
-    """Return the models a run will ask, ready to be asked.
-
-    Raises UsageError naming every variable that is missing.
-    """
-    deployments: dict[str, Deployment] = {}
-    problems: list[str] = []
-    for name, version in versions.items():
-        definition = _with_concurrency(project_model(workspace, name), settings.concurrency)
-        try:
-            model = open_model(name, definition, settings.environment)
-        except UsageError as error:
-            problems.append(str(error))
-            continue
-        limiter = Limiter(definition.limits, time.monotonic)
-        deployments[name] = Deployment(version, definition, model, limiter)
-    if problems:
-        raise UsageError("\n".join(problems))
-    return deployments
-
-
-def _with_concurrency(definition: ModelDefinition, concurrency: int | None) -> ModelDefinition:
-    if concurrency is None:
-        return definition
-    limits = definition.limits.model_copy(update={"concurrency": concurrency})
-    return definition.model_copy(update={"limits": limits})
-
-
-@asynccontextmanager
-async def _calling(
-    deployments: Mapping[str, Deployment], journal: Journal, budget: Budget, settings: Settings
-) -> AsyncIterator[tuple[Caller, Writer]]:
-    """Give what asks the models and what writes it down, and close both in the end."""
-    async with Writer(journal) as writer:
-        try:
-            yield Caller(deployments, writer, budget, settings.utc_now), writer
-        finally:
-            for deployment in deployments.values():
-                await deployment.model.close()
-
-
 # --- an experiment ----------------------------------------------------------------------------------------------
 
 
@@ -228,7 +179,7 @@ async def run_experiment(
     filters = selection.filters()
     tally = Tally(journal.n_pending(plan.run.id, plan.evaluator_identities, **filters))
     with _collecting_seldom():
-        async with _calling(deployments, journal, budget, settings) as (caller, writer):
+        async with open_caller(deployments, journal, budget, settings.utc_now) as (caller, writer):
             carrying = Carrying(plan, caller, writer, settings, tally)
             await carrying.carry_out(journal.pending(plan.run.id, plan.evaluator_identities, **filters))
         run = _finished(journal, plan.run, carrying, plan.evaluators, time.monotonic() - started)
@@ -261,7 +212,7 @@ def _open_needed(
     for program in needed:
         load_functions(program)
     models = {name: version for program in needed for name, version in program.models.items()}
-    return open_deployments(workspace, models, settings)
+    return open_deployments(workspace, models, settings.environment, concurrency=settings.concurrency)
 
 
 def spent_budget(workspace: Workspace, plan: Plan, journal: Journal, *, with_lost: bool) -> Budget:
@@ -288,7 +239,7 @@ def spent_budget(workspace: Workspace, plan: Plan, journal: Journal, *, with_los
 
 
 def _add_lost(budget: Budget, call: Call, price: Price | None) -> None:
-    upper = upper_cost(call.request, estimate_input_tokens(call.request.messages), price)
+    upper = upper_cost(call.request, estimate_request_tokens(call.request), price)
     is_free = price is not None and upper == 0
     cost = 0.0 if call.cost_usd is None and is_free else call.cost_usd
     budget.n_calls += max(call.attempts, 1)
@@ -564,7 +515,9 @@ async def run_once(
     Raises AccessError and UsageError as `run_experiment` does.
     """
     load_functions(program)
-    deployments = open_deployments(workspace, program.models, settings)
-    async with _calling(deployments, journal, Budget(), settings) as (caller, _):
+    deployments = open_deployments(
+        workspace, program.models, settings.environment, concurrency=settings.concurrency
+    )
+    async with open_caller(deployments, journal, Budget(), settings.utc_now) as (caller, _):
         context = Context(caller=caller, trace=Trace(), fresh=fresh)
         return await carry_out_case(program, inputs, context, program.identity, settings.utc_now)

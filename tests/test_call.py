@@ -27,7 +27,7 @@ from llmops.call import (
 from llmops.definitions.project import Limits, ModelDefinition, Price
 from llmops.errors import AccessError, BudgetError, ModelError, ReplyError, RequestError, UnavailableError
 from llmops.models import model_version, open_model
-from llmops.records import CallState, Message, Request, Usage
+from llmops.records import CallState, Message, Reply, Request, Usage
 from llmops.stores.journal import Journal, open_journal
 from llmops.stores.writer import Writer
 from tests.model_server import ModelServer, running_model_server
@@ -93,10 +93,10 @@ async def calling(
 
 def ask(
     open_caller: Callable[[], AbstractAsyncContextManager[Caller]], *requests: Request, **how: Any
-) -> list[Answer]:
+) -> list[Answer[Reply]]:
     """Ask side by side and return the answers in order."""
 
-    async def go() -> list[Answer]:
+    async def go() -> list[Answer[Reply]]:
         async with open_caller() as caller:
             return list(await asyncio.gather(*(caller.ask("m", request, **how) for request in requests)))
 
@@ -230,7 +230,7 @@ def test_a_refusal_that_names_the_length_of_its_case_stops_nothing_F15(
     assert [type(error) for error in asyncio.run(go())] == [RequestError] * 6
 
 
-def ask_of(caller: Caller) -> Callable[[Request], Awaitable[Answer]]:
+def ask_of(caller: Caller) -> Callable[[Request], Awaitable[Answer[Reply]]]:
     return lambda request: caller.ask("m", request)
 
 

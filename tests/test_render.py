@@ -41,14 +41,14 @@ POOL = [case(number, cluster=f"customer {number // 4}") for number in range(20)]
 
 
 def rendered(prompt: Prompt, text: str, **how: Any) -> list[tuple[str, str]]:
-    return [(m.role, m.content) for m in Renderer(prompt).messages({"ticket": text}, **how)]
+    return [(m.role, m.text) for m in Renderer(prompt).messages({"ticket": text}, **how)]
 
 
 def shown(select: str, *, k: int = 3, seed: int = 0, pool: list[Case] | None = None, **how: Any) -> list[str]:
     """Return the tickets shown as examples, in order."""
     renderer = Renderer(examples(select, k), POOL if pool is None else pool, seed=seed)
     messages = renderer.messages({"ticket": "ticket about shipping"}, **how)
-    return [message.content for message in messages[:-1] if message.role == "user"]
+    return [message.text for message in messages[:-1] if message.role == "user"]
 
 
 def ids(tickets: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ from llmops.definitions.reference import parse_reference
 from llmops.definitions.schemas import InputTypes, checker, schema_of
 from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
-from llmops.steps import Overrides, open_program, project_model
+from llmops.steps import Overrides, open_program
 from llmops.steps.base import Program
 
 MAX_LEAKS = 5
@@ -135,7 +135,7 @@ class _Variants:
         if self._experiment.budget.usd is None:
             return
         for name in program.models:
-            if project_model(self._workspace, name).pricing() is None:
+            if self._workspace.model(name).pricing() is None:
                 hint = f"give {name} a price in llmops.yaml, or budget calls"
                 message = f"the budget is in USD, and model {name} has no price"
                 yield self._document.finding(("budget", "usd"), message, hint)

@@ -13,7 +13,6 @@ from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError
 from llmops.models import model_class, open_model
 from llmops.models.access import SECRET_HOSTS
-from llmops.steps import project_model
 from llmops.steps.base import Program
 from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
@@ -52,7 +51,7 @@ def model_findings(
     place: of the prompt, step or variant that says `model` and `parameters`.
     """
     try:
-        definition = project_model(workspace, model)
+        definition = workspace.model(model)
         takes = model_class(definition.provider).parameters
     except DefinitionError:
         return []  # llmops.yaml itself is wrong, and that is told once

@@ -44,11 +44,16 @@ def command(
     )
     tokens = estimate_input_tokens(messages)
     if as_json:
-        print_record({"messages": [message.model_dump() for message in messages], "estimated_tokens": tokens})
+        print_record(
+            {
+                "messages": [message.model_dump(exclude_defaults=True) for message in messages],
+                "estimated_tokens": tokens,
+            }
+        )
         return Exit.DONE
     for message in messages:
         click.echo(f"--- {message.role}")
-        click.echo(printable(message.content))
+        click.echo(printable(message.text))
     click.echo(f"--- about {tokens:,} tokens in {len(messages)} messages")
     return Exit.DONE
 

@@ -21,7 +21,7 @@ from llmops.definitions.dataset import Dataset, DatasetDefinition, read_cases
 from llmops.definitions.documents import BOM, Document
 from llmops.definitions.experiment import Experiment
 from llmops.definitions.expressions import chain_findings, experiment_findings, prompt_findings
-from llmops.definitions.project import Project
+from llmops.definitions.project import ModelDefinition, Project
 from llmops.definitions.prompt import Prompt
 from llmops.definitions.reference import FOLDERS, Kind, Reference, parse_reference
 from llmops.definitions.release import PATH as RELEASES
@@ -91,6 +91,14 @@ class Workspace:
     def code(self) -> Code:
         """The project's own Python in this tree."""
         return Code(self.tree)
+
+    def model(self, name: str) -> ModelDefinition:
+        """Return a model of today's llmops.yaml (UsageError when it has none of that name)."""
+        models = self.today.project.models
+        if name not in models:
+            hint = nearest(name, models) or f"models there: {', '.join(models)}"
+            raise UsageError(f"llmops.yaml has no model {name!r}; {hint}")
+        return models[name]
 
     @property
     def today(self) -> Workspace:

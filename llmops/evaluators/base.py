@@ -34,7 +34,8 @@ class Subject:
 class Judgement:
     """What an evaluator found: `value` in its range, or a label beside the true one, and why.
 
-    parts: further scores, by name. None as a value says that there is no score, and `rationale` why.
+    parts: further scores, by name. sums: what a summary adds up over all cases.
+    None as a value says that there is no score, and `rationale` why.
     """
 
     value: float | None
@@ -42,6 +43,7 @@ class Judgement:
     label: str | None = None
     truth: str | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
+    sums: tuple[float, ...] = ()
 
 
 class Evaluator(Protocol):

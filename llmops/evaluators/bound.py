@@ -137,6 +137,7 @@ class BoundEvaluator:
             label=judgement.label,
             truth=judgement.truth,
             parts=judgement.parts,
+            sums=judgement.sums,
             rationale=judgement.rationale,
         )
 

@@ -6,16 +6,33 @@ work is apart from waiting: `encode` and `decode` are pure functions of each pro
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Protocol
 
-from llmops.records import Reply, Request
+from llmops.records import EmbeddingRequest, Embeddings, ModelInfo, Reply, Request
+
+
+class Ability(StrEnum):
+    """What a provider may be able to do; asking for anything else is an error before anything is sent."""
+
+    CHAT = "chat"
+    STREAM = "stream"
+    TOOLS = "tools"
+    SCHEMA = "schema"
+    IMAGES = "images"
+    EMBEDDINGS = "embeddings"
+    IMAGE_EMBEDDINGS = "image embeddings"
+    INFO = "info"
 
 
 class Model(Protocol):
-    """One deployment that answers chat requests."""
+    """One deployment of a model, behind one provider."""
 
     version: str
     """Version of our own code behind the replies; part of the model's identity (`embedded` changes with it)."""
+
+    abilities: frozenset[Ability]
+    """What its provider can do; whether this very model can is for the service to say."""
 
     parameters: frozenset[str]
     """Names of parameters it takes; any other is an error before anything is sent."""
@@ -28,6 +45,12 @@ class Model(Protocol):
 
         Raises the leaves of ModelError, nothing else.
         """
+
+    async def embed(self, request: EmbeddingRequest, *, call_id: str, timeout_s: float) -> Embeddings:
+        """Send one request and return its vectors, as many as inputs, all of one length; the rest as `complete`."""
+
+    async def info(self, *, timeout_s: float) -> ModelInfo:
+        """Return what the service says of the model. Raises the leaves of ModelError."""
 
     async def close(self) -> None:
         """Close connections; further calls are an error."""

@@ -91,15 +91,15 @@ def read_messages(messages: Sequence[Message]) -> Reading:
     stands before its first colon. So an instruction inside a user's text stays text once a prompt says what
     to do. Turns are a user message and the assistant's that follows it, before the last user message.
     """
-    system = "\n\n".join(message.content for message in messages if message.role == "system")
+    system = "\n\n".join(message.text for message in messages if message.role == "system")
     spoken = [message for message in messages if message.role != "system"]
     last = max((place for place, message in enumerate(spoken) if message.role == "user"), default=None)
     if last is None:
         instructions, text = _split_task(system)
         return Reading(instructions, (), text)
-    text = spoken[last].content
+    text = spoken[last].text
     turns = tuple(
-        (shown.content, answer.content)
+        (shown.text, answer.text)
         for shown, answer in pairwise(spoken[:last])
         if shown.role == "user" and answer.role == "assistant"
     )

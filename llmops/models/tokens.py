@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmops.records import EmbeddingRequest, ImagePart, Request
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 BYTES_A_TOKEN = 4
 TOKENS_A_WORD_TENTHS = 13
 MESSAGE_TOKENS = 4  # role and separators of one chat message, as OpenAI documents its own formats
+IMAGE_TOKENS = 1_600  # what the largest image costs at Anthropic and, but for a few models, at OpenAI
 
 
 def estimate_tokens(text: str) -> int:
@@ -30,7 +33,25 @@ def estimate_tokens(text: str) -> int:
 
 def estimate_input_tokens(messages: Iterable[Message]) -> int:
     """Return about how many tokens a conversation is, four a message for what stands around its text."""
-    return sum(estimate_tokens(message.content) + MESSAGE_TOKENS for message in messages)
+    return sum(_message_tokens(message) for message in messages)
+
+
+def _message_tokens(message: Message) -> int:
+    asked = sum(estimate_tokens(call.name) + estimate_tokens(call.arguments) for call in message.tool_calls)
+    images = 0
+    if not isinstance(message.content, str):
+        images = sum(IMAGE_TOKENS for part in message.content if isinstance(part, ImagePart))
+    return estimate_tokens(message.text) + images + asked + MESSAGE_TOKENS
+
+
+def estimate_request_tokens(request: Request | EmbeddingRequest) -> int:
+    """Return about how many tokens go to a model with a request, its tools included."""
+    if isinstance(request, EmbeddingRequest):
+        return sum(
+            IMAGE_TOKENS if isinstance(each, ImagePart) else estimate_tokens(each) for each in request.inputs
+        )
+    tools = sum(estimate_tokens(tool.model_dump_json()) for tool in request.tools)
+    return estimate_input_tokens(request.messages) + tools
 
 
 def cut_to_tokens(text: str, limit: int) -> str:

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from llmops.definitions.base import identity_of
 from llmops.definitions.chain import Chain, Step
 from llmops.definitions.dataset import Case
-from llmops.definitions.project import ModelDefinition
 from llmops.definitions.prompt import ExamplesBlock, Parameters, Prompt
 from llmops.definitions.reference import Kind
 from llmops.definitions.workspace import Resolved, Workspace
@@ -56,20 +55,11 @@ def open_program(resolved: Resolved, overrides: Overrides, *, seed: int) -> Prog
     return _chain_program(resolved.workspace, resolved.name, overrides, seed)
 
 
-def project_model(workspace: Workspace, name: str) -> ModelDefinition:
-    """Return a model of today's llmops.yaml (UsageError when it has none of that name)."""
-    models = workspace.today.project.models
-    if name not in models:
-        hint = nearest(name, models) or f"models there: {', '.join(models)}"
-        raise UsageError(f"llmops.yaml has no model {name!r}; {hint}")
-    return models[name]
-
-
 def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed: int) -> PromptProgram:
     prompt, overrides = _changed_prompt(workspace.prompt(name), name, overrides)
     parameters = {**prompt.parameters.given(), **_checked_parameters(overrides.parameters)}
     model = overrides.model or prompt.model
-    version = model_version(model, project_model(workspace, model))
+    version = model_version(model, workspace.model(model))
     pool: tuple[Case, ...] = ()
     shown = drawn = None
     if prompt.examples is not None and prompt.examples.k:

@@ -65,7 +65,7 @@ class PromptProgram:
         return context.trace.close(span)
 
     def _span(
-        self, place: Place, index: int, inputs: Mapping[str, Any], answer: Answer, output: object
+        self, place: Place, index: int, inputs: Mapping[str, Any], answer: Answer[Reply], output: object
     ) -> Span:
         reply = answer.reply
         return place.span(

@@ -1,6 +1,6 @@
 """What MLflow is shown of single cases: which of them, and of each its steps, scores and expected answer.
 
-Plain values, bounded in size and free of what no database takes; `mlflow.py` writes them. The whole of every
+Plain values, bounded in size and free of what no database takes; `mlflow` writes them. The whole of every
 row lies beside them as a file.
 """
 
@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.base import short
-from llmops.records import FAILED, Output, Row, Run, Score, Span, Status
+from llmops.records import FAILED, Output, Request, Row, Run, Score, Span, Status
 from llmops.stores.tracking import shorten, storable
 
 if TYPE_CHECKING:
@@ -221,9 +221,9 @@ class Teller:
         call = self._call_of(span.call_id) if span.call_id is not None else None
         extra = {"ttft_s": span.ttft_s, "tpot_s": span.tpot_s, "call_id": span.call_id}
         inputs: Any = span.inputs
-        if call is not None:
+        if call is not None and isinstance(call.request, Request):
             extra["inputs"] = bounded(span.inputs)
-            messages = [message.model_dump() for message in call.request.messages]
+            messages = [message.model_dump(exclude_defaults=True) for message in call.request.messages]
             inputs = {"messages": messages, **call.request.parameters}
         begin = start_ns + _ns(span.start_s)
         providers = {model.name: model.provider for model in self._variants[row.variant].models}
