@@ -34,7 +34,7 @@ LAYERS = (
 OUTSIDE: dict[str, str | tuple[str, ...]] = {
     "openai": "models/openai.py",
     "azure": "models/azure_inference.py",
-    "mlflow": "stores/mlflow.py",
+    "mlflow": "stores/mlflow/",
     "sqlalchemy": "stores/",
     "alembic": "stores/",
     "rich": ("report/", "cli/"),

@@ -1,6 +1,6 @@
 """What is told of a run in MLflow: its parameters, figures and labels, by the names they get there.
 
-Plain values; `mlflow.py` writes them, `traces.py` says what is shown of single cases.
+Plain values; `mlflow` writes them, `traces.py` says what is shown of single cases.
 """
 
 from __future__ import annotations

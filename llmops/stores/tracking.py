@@ -1,6 +1,6 @@
 """Where MLflow is, how its pages are reached, and what its names and texts may be; mlflow is not imported.
 
-Whoever prints a link or asks whether a server is there pays nothing for it. Writing is left to `mlflow.py`.
+Whoever prints a link or asks whether a server is there pays nothing for it. Reading and writing are left to `mlflow`.
 """
 
 from __future__ import annotations
