@@ -1,8 +1,9 @@
 """A model server on this machine: a real one for HTTP, a made-up one for what it says.
 
-It speaks the chat routes of OpenAI and of Azure inference, answers by the request alone, so that a run can be
-repeated, keeps a ledger of what it received, and fails on demand: `[[fault:NAME]]` anywhere in the messages,
-`[[fault:NAME:2]]` for the first two requests of an idempotency key. NAME is one of FAULTS or an HTTP status.
+It speaks three protocols (OpenAI, Azure OpenAI by deployment, Azure inference) with chat, embeddings and model
+information, answers by the request alone, so that a run can be repeated, keeps a ledger of what it received, and
+fails on demand: `[[fault:NAME]]` anywhere in the messages or inputs, `[[fault:NAME:2]]` for the first two requests
+of an idempotency key. NAME is one of FAULTS or an HTTP status. `[[say:TEXT]]` in the last message is answered so.
 
     with running_model_server(delay_ms=50) as server:      # in a thread of the test
     python tests/model_server.py --delay-ms 50 --ledger ledger.jsonl      # prints its base URL first
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     import ssl
 
 MARKER = re.compile(r"\[\[fault:([a-z0-9_-]+)(?::(\d+))?\]\]")
+SAY = re.compile(r"\[\[say:(.*?)\]\]", re.DOTALL)
 LABELS = re.compile(r":\s*([A-Za-z][\w-]*(?:, [A-Za-z][\w-]*)+)")
+IDENTITY = "whoever-runs-this"
 MEGABYTE = b" " * 1_000_000
 
 
@@ -57,16 +60,53 @@ class Received:
 
 
 def reply_text(body: dict[str, Any]) -> str:
-    """Return the answer: of the asked form, or one of the listed labels, or an echo of the request's hash."""
-    said = [message["content"] for message in body["messages"]]
+    """Return the answer: of the asked form, one of the listed labels, what a tool said or an image is, or an echo."""
+    said = [_text_of(message) for message in body["messages"]]
     digest = hashlib.sha256(json.dumps([said, body.get("seed")]).encode()).hexdigest()
+    if told := SAY.search(said[-1]):
+        return told[1]
     wanted = body.get("response_format", {}).get("json_schema")
     if wanted:
         return json.dumps(_filled(wanted["schema"], digest))
+    if body["messages"][-1]["role"] == "tool":
+        return f"the tool said {said[-1]}"
     listed = LABELS.findall(said[0])
     if listed:
         return str(_picked(listed[-1].split(", "), said[-1], digest))
+    images = _images_of(body["messages"])
+    if images:
+        return f"saw {', '.join(hashlib.sha256(image.encode()).hexdigest()[:8] for image in images)}"
     return f"echo {digest[:12]}"
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    content = message["content"] or ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _images_of(messages: list[dict[str, Any]]) -> list[str]:
+    contents = [message["content"] for message in messages if isinstance(message["content"], list)]
+    return [part["image_url"]["url"] for parts in contents for part in parts if part["type"] == "image_url"]
+
+
+def tool_calls(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a call of each tool whose name the last message says, with arguments that fit; a tool's answer ends it."""
+    last = body["messages"][-1]
+    functions = [tool["function"] for tool in body.get("tools", []) if last["role"] == "user"]
+    named = [function for function in functions if function["name"] in _text_of(last)]
+    return [
+        {
+            "id": f"call_{place}",
+            "type": "function",
+            "function": {
+                "name": function["name"],
+                "arguments": json.dumps(_filled(function["parameters"], f"{place}a")),
+            },
+        }
+        for place, function in enumerate(named)
+    ]
 
 
 def _picked(labels: list[Any], text: str, digest: str) -> Any:
@@ -93,36 +133,72 @@ def whole_reply(body: dict[str, Any]) -> dict[str, Any]:
     words = re.findall(r"\s*\S+", reply_text(body))
     limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
     kept = words[:limit]
-    sent = sum(len(str(message["content"]).split()) for message in body["messages"])
+    sent = sum(len(_text_of(message).split()) for message in body["messages"])
+    calls = tool_calls(body)
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(kept)}
+    if calls:
+        message = {"role": "assistant", "content": None, "tool_calls": calls}
+    finish_reason = "tool_calls" if calls else "stop" if len(kept) == len(words) else "length"
     return {
         "id": "chatcmpl-test",
         "object": "chat.completion",
         "created": 1,
         "model": body.get("model", "only-model"),
         "system_fingerprint": "fp_test",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "".join(kept)},
-                "finish_reason": "stop" if len(kept) == len(words) else "length",
-            }
-        ],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
         "usage": {"prompt_tokens": sent, "completion_tokens": len(kept), "total_tokens": sent + len(kept)},
     }
 
 
 def streamed_reply(reply: dict[str, Any], *, with_usage: bool) -> list[bytes]:
-    """Return the events of a completion: the role, each word, how it finished, the usage, the end."""
+    """Return the events of a completion: the role, words or pieces of calls, how it finished, the usage, the end."""
     head = {key: reply[key] for key in ("id", "created", "model", "system_fingerprint")}
     choice = reply["choices"][0]
-    words = re.findall(r"\s*\S+", choice["message"]["content"])
-    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]
+    words = [{"content": word} for word in re.findall(r"\s*\S+", choice["message"]["content"] or "")]
+    calls = list(_call_pieces(choice["message"].get("tool_calls", [])))
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant", "content": None if calls else ""},
+        *words,
+        *calls,
+        {},
+    ]
     pieces = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     pieces[-1]["finish_reason"] = choice["finish_reason"]
     chunks: list[dict[str, Any]] = [{**head, "choices": [piece]} for piece in pieces]
     if with_usage:
         chunks.append({**head, "choices": [], "usage": reply["usage"]})
     return [*(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks), b"data: [DONE]\n\n"]
+
+
+def _call_pieces(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield calls as OpenAI streams them: the name with an id, then the arguments a few characters at a time."""
+    for index, call in enumerate(calls):
+        function = {"name": call["function"]["name"], "arguments": ""}
+        yield {"tool_calls": [{**call, "index": index, "function": function}]}
+        for piece in re.findall(r".{1,5}", call["function"]["arguments"]):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+
+
+def vectors_reply(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a vector for each input, by its hash alone, the last first: the order is that of `index`."""
+    size = body.get("dimensions") or 8
+    data = [
+        {"object": "embedding", "index": index, "embedding": _vector(json.dumps(each), size)}
+        for index, each in enumerate(body["input"])
+    ]
+    n_words = sum(len(str(each).split()) for each in body["input"])
+    return {
+        "id": "embd-test",
+        "object": "list",
+        "model": body.get("model", "only-model"),
+        "data": data[::-1],
+        "usage": {"prompt_tokens": n_words, "total_tokens": n_words},
+    }
+
+
+def _vector(text: str, size: int) -> list[float]:
+    digest = hashlib.shake_256(text.encode()).digest(2 * size)
+    return [int.from_bytes(digest[at : at + 2], "big") / 2**15 - 1 for at in range(0, 2 * size, 2)]
 
 
 # --- how it fails -----------------------------------------------------------------------------------------
@@ -164,6 +240,38 @@ def _filtered(reply: dict[str, Any]) -> dict[str, Any]:
     return dict(_message(content=None)(_choice(finish_reason="content_filter")(reply)))
 
 
+def _each_call(reply: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    for call in reply["choices"][0]["message"].get("tool_calls", []):
+        change(call)
+    return reply
+
+
+def _vectors(change: Callable[[list[dict[str, Any]]], object]) -> Edit:
+    def edit(reply: dict[str, Any]) -> dict[str, Any]:
+        change(reply["data"])
+        return reply
+
+    return edit
+
+
+# Vectors that are not one for each input, all of one length and finite, from good ones; the last input comes first.
+VECTOR_EDITS: dict[str, Edit] = {
+    "too-few-vectors": _vectors(lambda data: data.pop()),
+    "too-many-vectors": _vectors(lambda data: data.append(data[0])),
+    "no-vectors": lambda reply: {**reply, "data": None},
+    "doubled-index": _vectors(lambda data: data[0].update(index=0)),
+    "index-beyond": _vectors(lambda data: data[0].update(index=len(data))),
+    "no-index": _vectors(lambda data: data[0].pop("index")),
+    "ragged-vectors": _vectors(lambda data: data[0]["embedding"].pop()),
+    "empty-vector": _vectors(lambda data: data[0].update(embedding=[])),
+    "nan-vector": _vectors(lambda data: data[0].update(embedding=[float("nan")] * 8)),
+    "huge-vector": _vectors(lambda data: data[0].update(embedding=[10**400] * 8)),
+    "text-vector": _vectors(lambda data: data[0].update(embedding="AAAAAA==")),
+    "texts-vector": _vectors(lambda data: data[0].update(embedding=["0.5"] * 8)),
+    "vectors-error": lambda _: {"error": {"message": "made to fail", "code": "server_error"}},
+    "vectors-usage-missing": lambda reply: {**reply, "usage": None},
+}
+
 # A reply that is JSON but not what was asked for, from the good one.
 EDITS: dict[str, Edit] = {
     "array": lambda reply: [reply],
@@ -175,6 +283,10 @@ EDITS: dict[str, Edit] = {
     "mistyped-content": _message(content=["hello"]),
     "null-content": _message(content=None),
     "tool-calls": _message(content=None, tool_calls=[{"id": "1", "type": "function"}]),
+    "tool-no-ids": lambda reply: _each_call(reply, lambda call: call.pop("id")),
+    "tool-same-ids": lambda reply: _each_call(reply, lambda call: call.update(id="same")),
+    "tool-no-names": lambda reply: _each_call(reply, lambda call: call["function"].pop("name")),
+    "tool-objects": lambda reply: _each_call(reply, lambda call: call["function"].update(arguments={})),
     "refusal": _message(content=None, refusal="I cannot help with that."),
     "finish_filter": _filtered,
     "length": _choice(finish_reason="length"),
@@ -293,12 +405,18 @@ FAULTS = (*EDITS, *BODIES, *STATUSES, *STREAMS, *WIRES, "echo-key")
 
 
 class ModelServer:
-    """What the server is set to, and what it has received. elsewhere: where the fault `redirect` points."""
+    """What the server is set to, and what it has received.
+
+    elsewhere: where the fault `redirect` points.
+    token_life_s: how long a token of its identity endpoint is good; below 0 none comes.
+    """
 
     def __init__(self, *, delay_ms: float = 0.0, ledger: Path | None = None) -> None:
         self.base_url = ""
         self.delay_s = delay_ms / 1000
         self.elsewhere = ""
+        self.token_life_s = 3600
+        self.tokens: list[dict[str, str]] = []
         self.received: list[Received] = []
         self._ledger = ledger
         self._failed: Counter[tuple[str, str]] = Counter()
@@ -313,28 +431,88 @@ class ModelServer:
         """The endpoint for Azure inference clients."""
         return f"{self.base_url}/models"
 
+    def url_of(self, provider: str) -> str:
+        """Return the endpoint for a provider's clients; Azure OpenAI's is the resource itself."""
+        own = {"azure_inference": self.azure_url, "azure_openai": self.base_url}
+        return own.get(provider, self.openai_url)
+
     def application(self) -> web.Application:
-        """Return the routes."""
+        """Return the routes: OpenAI's, Azure OpenAI's by deployment, and those of Azure inference."""
         app = web.Application(client_max_size=2**30)
-        for route in ("/v1/chat/completions", "/chat/completions", "/models/chat/completions"):
-            app.router.add_post(route, self._chat)
+        deployment = "/openai/deployments/{deployment}"
+        for root in ("/v1", deployment, "", "/models"):
+            app.router.add_post(f"{root}/chat/completions", self._chat)
+            app.router.add_post(f"{root}/embeddings", self._embeddings)
+        for root in ("", "/models"):
+            app.router.add_post(f"{root}/images/embeddings", self._embeddings)
+            app.router.add_get(f"{root}/info", self._info)
+        app.router.add_get("/v1/models/{model}", self._info)
+        app.router.add_get("/identity", self._token)
         return app
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._serve(request, "messages", whole_reply, EDITS)
+
+    async def _embeddings(self, request: web.Request) -> web.StreamResponse:
+        return await self._serve(request, "input", vectors_reply, VECTOR_EDITS)
+
+    async def _serve(
+        self,
+        request: web.Request,
+        marked: str,
+        made: Callable[[dict[str, Any]], dict[str, Any]],
+        edits: dict[str, Edit],
+    ) -> web.StreamResponse:
+        """Answer with what is made of the body, spoilt as the field `marked` asks for."""
         arrived_at = time.time()
         body = json.loads(await request.read())
         call_id = request.headers.get("Idempotency-Key", "")
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        fault = self._due(json.dumps(body["messages"]), call_id)
-        noted = Received(call_id, request.path, dict(request.query), headers, body, fault, arrived_at)
-        self.received.append(noted)
+        fault = self._due(json.dumps(body[marked]), call_id)
+        noted = self._noted(request, call_id, body, fault, arrived_at)
         try:
-            response = await self._answer(request, body, fault)
+            if "deployment" in request.match_info and "api-version" not in request.query:
+                response: web.StreamResponse = web.json_response({"error": {"code": "404"}}, status=404)
+            else:
+                response = await self._answer(request, body, fault, made, edits)
             noted.status = response.status
             return response
         finally:
             noted.answered_at = time.time()
             self._write(noted)
+
+    async def _info(self, request: web.Request) -> web.StreamResponse:
+        """Say what the model is; of `missing` nobody knows."""
+        noted = self._noted(request, "", {}, "", time.time())
+        model = request.match_info.get("model")
+        known = {"id": model, "object": "model", "created": 1, "owned_by": "test"}
+        if model is None:
+            known = {
+                "model_name": "only-model",
+                "model_type": "chat-completion",
+                "model_provider_name": "test",
+            }
+        noted.status = 404 if model == "missing" else 200
+        return web.json_response(known if noted.status == 200 else {"error": {}}, status=noted.status)
+
+    async def _token(self, request: web.Request) -> web.StreamResponse:
+        """Give a token as App Service gives one to the identity of an application."""
+        if request.headers.get("X-IDENTITY-HEADER") != IDENTITY:
+            return web.json_response({"statusCode": 400}, status=400)
+        if self.token_life_s < 0:
+            await _end(request, "stall")
+        token = f"eyJ.canary/{len(self.tokens)}+0123456789="
+        self.tokens.append({**request.query, "token": token})
+        expires_on = str(int(time.time()) + self.token_life_s)
+        given = {"access_token": token, "expires_on": expires_on, "token_type": "Bearer"}
+        return web.json_response({**given, "resource": request.query["resource"]})
+
+    def _noted(
+        self, request: web.Request, call_id: str, body: dict[str, Any], fault: str, arrived_at: float
+    ) -> Received:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        noted = Received(call_id, request.path, dict(request.query), headers, body, fault, arrived_at)
+        self.received.append(noted)
+        return noted
 
     def _due(self, text: str, call_id: str) -> str:
         """Return the fault that is due for a request, empty for none."""
@@ -351,7 +529,14 @@ class ModelServer:
             with self._ledger.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(shown) + "\n")
 
-    async def _answer(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
+    async def _answer(
+        self,
+        request: web.Request,
+        body: dict[str, Any],
+        fault: str,
+        made: Callable[[dict[str, Any]], dict[str, Any]],
+        edits: dict[str, Edit],
+    ) -> web.StreamResponse:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         if fault in WIRES:
@@ -360,12 +545,12 @@ class ModelServer:
             plain = int(fault) if fault.isdigit() else 0
             status, error, headers = STATUSES.get(fault, (plain, {"message": "made to fail"}, {}))
             return web.json_response({"error": error}, status=status, headers=headers)
-        reply = whole_reply(body)
+        reply = made(body)
         if fault == "echo-key":
-            reply["choices"][0]["message"]["content"] = request.headers.get("Authorization", "")
+            reply["choices"][0]["message"]["content"] = _key_of(request)
         if body.get("stream") and (fault in ("", "echo-key") or fault in STREAMS):
             return await self._stream(request, reply, fault, with_usage=_wants_usage(request, body))
-        edit: Edit = EDITS.get(fault, _untouched)
+        edit: Edit = edits.get(fault, _untouched)
         spoil: Spoil = BODIES.get(fault, _plain)
         content, headers = spoil(json.dumps(edit(reply)).encode())
         return web.Response(body=content, headers={"Content-Type": "application/json", **headers})
@@ -384,7 +569,7 @@ class ModelServer:
 
     async def _break(self, request: web.Request, fault: str) -> web.StreamResponse:
         if fault == "401-echo":
-            said = f"no such key: {request.headers.get('Authorization')}"
+            said = f"no such key: {_key_of(request)}"
             return web.json_response({"error": {"message": said}}, status=401)
         if fault.startswith("redirect"):
             to = self.elsewhere if fault == "redirect" else str(request.url)
@@ -402,9 +587,15 @@ class ModelServer:
         return response
 
 
+def _key_of(request: web.Request) -> str:
+    """Return the key or token that came along, in whichever header."""
+    return request.headers.get("api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+
+
 def _wants_usage(request: web.Request, body: dict[str, Any]) -> bool:
-    """Return whether a stream tells its usage: OpenAI's when asked to, Azure's always."""
-    return bool(body.get("stream_options", {}).get("include_usage", "api-version" in request.query))
+    """Return whether a stream tells its usage: Azure inference's always, the others' when asked to."""
+    always = "api-version" in request.query and "deployment" not in request.match_info
+    return bool(body.get("stream_options", {}).get("include_usage", always))
 
 
 async def _end(request: web.Request, ending: str) -> None:

@@ -33,7 +33,7 @@ LAYERS = (
 
 OUTSIDE: dict[str, str | tuple[str, ...]] = {
     "openai": "models/openai.py",
-    "azure": "models/azure_inference.py",
+    "azure": ("models/azure_inference.py", "models/entra.py"),  # the SDK, and who signs in for all of Azure
     "mlflow": "stores/mlflow/",
     "sqlalchemy": "stores/",
     "alembic": "stores/",

@@ -41,11 +41,18 @@ steps:
   - {id: sorted, prompt: sort, with: {ticket: "{{ said.output }}"}}
 """
 
+PRICED = "provider: embedded, price: {input_per_mtok: 1, output_per_mtok: 2}, limits: {concurrency: 4}"
+EMBEDDED = f"""
+models:
+  default: {{{PRICED}, model: m}}
+  other: {{{PRICED}, model: n}}
+"""
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Workplace:
     place = Workplace(tmp_path, ModelServer())
-    place.write("llmops.yaml", FILES["llmops.yaml"].replace("provider: openai", "provider: embedded"))
+    place.write("llmops.yaml", EMBEDDED)
     place.write("prompts/shots.prompt.yaml", SHOTS)
     place.write("datasets/shown.dataset.yaml", "kind: few_shot\ninputs: {ticket: string}\n")
     place.write("datasets/shown.jsonl", SHOWN)

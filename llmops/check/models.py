@@ -11,7 +11,7 @@ from llmops.definitions.documents import Document, Location
 from llmops.definitions.project import ModelDefinition
 from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError
-from llmops.models import model_class, open_model
+from llmops.models import model_class, open_model, untaken_settings
 from llmops.models.access import SECRET_HOSTS
 from llmops.steps.base import Program
 from llmops.steps.chain import ChainProgram
@@ -24,10 +24,19 @@ def check_project(workspace: Workspace) -> list[Finding]:
     found = []
     for name, definition in workspace.project.models.items():
         try:
-            open_model(name, definition, _stand_ins(definition))
+            untaken = untaken_settings(definition)
+            found += [_untaken(document, name, definition, key) for key in untaken]
+            if not untaken:
+                open_model(name, definition, _stand_ins(definition))
         except LlmopsError as error:
             found.append(document.finding(("models", name), str(error)))
     return found
+
+
+def _untaken(document: Document, name: str, definition: ModelDefinition, key: str) -> Finding:
+    taken = ", ".join(sorted(model_class(definition.provider).settings))
+    message = f"model {name!r}: {definition.provider} takes no {key}"
+    return document.finding(("models", name, key), message, f"it takes: {taken}")
 
 
 def _stand_ins(definition: ModelDefinition) -> dict[str, str]:

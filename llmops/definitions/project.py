@@ -68,6 +68,8 @@ class ModelDefinition(Definition):
     """One deployment under a name of the project's own.
 
     endpoint, endpoint_env: the base URL, or the variable that holds it. model: the provider's name for it.
+    api_key_env: the variable that holds the key; `auth: entra` signs in to Azure without one.
+    api_version: of the protocol, where the provider has dated ones.
     stream: ask for the reply piece by piece, which measures the time to the first token.
     """
 
@@ -76,6 +78,8 @@ class ModelDefinition(Definition):
     endpoint: str | None = None
     endpoint_env: Variable | None = None
     api_key_env: Variable | None = None
+    auth: Literal["entra"] | None = None
+    api_version: str | None = None
     stream: Bool = False
     on_unknown: Literal["retry", "reconcile", "fail"] = "retry"
     limits: Limits = Field(default_factory=Limits)
@@ -83,9 +87,11 @@ class ModelDefinition(Definition):
     card: Card | None = None
 
     @model_validator(mode="after")
-    def _one_endpoint(self) -> ModelDefinition:
+    def _one_of_each(self) -> ModelDefinition:
         if self.endpoint and self.endpoint_env:
             raise ValueError("give endpoint or endpoint_env, not both")
+        if self.auth and self.api_key_env:
+            raise ValueError("give api_key_env or auth, not both: who signs in to Entra ID needs no key")
         return self
 
     def pricing(self) -> Price | None:
@@ -100,7 +106,8 @@ class ModelDefinition(Definition):
         version: of our code for this provider. The endpoint counts as written, so a variable's name and
         not its value: the same deployment behind two addresses is one model.
         """
-        fields = self.model_dump(mode="json", include={"provider", "model", "endpoint", "endpoint_env"})
+        counting = {"provider", "model", "endpoint", "endpoint_env", "api_version"}
+        fields = self.model_dump(mode="json", include=counting)
         return identity_of({**without_none(fields), "version": version})
 
 

@@ -7,14 +7,18 @@ from typing import Any
 
 from llmops.definitions.kinds import Kinds
 from llmops.definitions.project import ModelDefinition
+from llmops.errors import UsageError
 from llmops.models.base import Model
 from llmops.records import ModelVersion
 
 PROVIDERS: Mapping[str, str] = {
     "azure_inference": "llmops.models.azure_inference:AzureInferenceModel",
+    "azure_openai": "llmops.models.azure_openai:AzureOpenAIModel",
     "embedded": "llmops.models.embedded:EmbeddedModel",
     "openai": "llmops.models.openai:OpenAIModel",
 }
+SETTINGS = ("model", "endpoint", "endpoint_env", "api_key_env", "auth", "api_version", "stream")
+"""Fields of a definition that not every provider takes."""
 _KINDS = Kinds("provider", "llmops.models", PROVIDERS)
 
 
@@ -39,12 +43,22 @@ def model_version(name: str, definition: ModelDefinition) -> ModelVersion:
     )
 
 
+def untaken_settings(definition: ModelDefinition) -> list[str]:
+    """Return the fields that are set and mean nothing to the provider, which would be dropped in silence."""
+    taken = model_class(definition.provider).settings
+    return [key for key in SETTINGS if getattr(definition, key) and key not in taken]
+
+
 def open_model(name: str, definition: ModelDefinition, environment: Mapping[str, str]) -> Model:
     """Return the model of a definition, ready to be asked.
 
     environment: where `endpoint_env` and `api_key_env` are looked up.
 
-    Raises UsageError naming the variable that is missing, empty or malformed, never its value.
+    Raises UsageError naming the variable that is missing, empty or malformed, never its value, or the field
+    that the provider does not take.
     """
+    untaken = untaken_settings(definition)
+    if untaken:
+        raise UsageError(f"model {name!r}: {definition.provider} takes no {', '.join(untaken)}")
     model: Model = model_class(definition.provider)(name, definition, environment)
     return model

@@ -1,4 +1,4 @@
-"""Where a model is reached and with which key, settled before anything is sent.
+"""Where a model is reached and with which key or token, settled before anything is sent.
 
 Whoever may edit YAML must not be able to send a key to a host of their own choosing, so a key leaves only for
 hosts that the environment or the provider vouches for. Sending is left to the providers.
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llmops.definitions.project import ModelDefinition
 
 SECRET_HOSTS = "LLMOPS_SECRET_HOSTS"  # noqa: S105 - the name of a list of hosts
+ENTRA = "entra"
 MASK = "***"
 SHORTEST_SECRET = 8  # a stand-in key such as "test" is no secret, and masking it would spoil replies
 
@@ -37,17 +38,20 @@ _KEY = re.compile(r"[!-~]+")
 
 
 class Secret:
-    """A key that never shows itself: `repr` names its variable, `scrub` masks it in whatever goes out."""
+    """A key or token that never shows itself: `repr` says whose it is, `scrub` masks it in whatever goes out.
+
+    variable: of the environment, where a key comes from; None for a token of Entra ID.
+    """
 
     __slots__ = ("_spellings", "value", "variable")
 
-    def __init__(self, variable: str, value: str) -> None:
+    def __init__(self, variable: str | None, value: str) -> None:
         self.variable = variable
         self.value = value
         self._spellings = tuple(sorted(set(_spellings(value)), key=len, reverse=True))
 
     def __repr__(self) -> str:
-        return f"Secret({self.variable})"
+        return f"Secret({self.variable or ENTRA})"
 
     def scrub(self, text: str) -> str:
         """Return the text with the key masked, as it is and as URLs, JSON, HTML, base64 and hex spell it."""
@@ -85,12 +89,16 @@ def _inside_base64(value: bytes, offset: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Access:
-    """The way to one model. model: its name in llmops.yaml; place: how messages call the endpoint."""
+    """The way to one model. model: its name in llmops.yaml; place: how messages call the endpoint.
+
+    by_token: each call carries a token of Entra ID, which is then its key.
+    """
 
     model: str
     endpoint: str
     place: str
     key: Secret | None = None
+    by_token: bool = False
     proxy: str | None = None
 
     def scrub(self, text: str) -> str:
@@ -114,7 +122,7 @@ def resolve_access(
 
     environment: holds the variables that the definition names, LLMOPS_SECRET_HOSTS and the proxies.
     default_endpoint: the provider's own, None where it has none.
-    own_hosts: hosts that nobody but the provider can answer for.
+    own_hosts: hosts that nobody but the provider can answer for; its keys may go there, tokens of Azure not.
 
     Raises UsageError naming what is missing or malformed, never a value; all missing variables at once.
     """
@@ -124,13 +132,17 @@ def resolve_access(
         raise UsageError(
             f"model {name!r} needs {' and '.join(missing)}: set in the environment or in .env, and not empty"
         )
-    endpoint, place = _endpoint(name, definition, environment, default_endpoint)
+    by_token = definition.auth == ENTRA
+    endpoint, place = _endpoint(name, definition, environment, None if by_token else default_endpoint)
     address = _address(name, endpoint, place)
     key = _key(name, definition.api_key_env, environment)
+    vouched = bool(definition.endpoint_env) or (address["host"] in own_hosts and not by_token)
     if key is not None:
-        vouched = bool(definition.endpoint_env) or address["host"] in own_hosts
-        _refuse_stranger(name, key, address, vouched=vouched, environment=environment)
-    return Access(name, endpoint.rstrip("/"), place, key, _proxy(name, address, environment))
+        _refuse_stranger(name, definition.api_key_env or "", address, vouched, environment)
+    elif by_token:
+        _refuse_stranger(name, ENTRA, address, vouched, environment)
+    proxy = _proxy(name, address, environment)
+    return Access(name, endpoint.rstrip("/"), place, key, by_token, proxy)
 
 
 def _endpoint(
@@ -187,18 +199,20 @@ def _key(name: str, variable: str | None, environment: Mapping[str, str]) -> Sec
 
 
 def _refuse_stranger(
-    name: str, key: Secret, address: Mapping[str, str], *, vouched: bool, environment: Mapping[str, str]
+    name: str, whose: str, address: Mapping[str, str], vouched: bool, environment: Mapping[str, str]
 ) -> None:
+    """Raise UsageError for a host that only files name. whose: the variable of the key, or ENTRA for a token."""
+    what = "a token of Entra ID" if whose == ENTRA else f"the key in {whose}"
     host = address["host"]
     places = {host, f"{host}:{address['port']}"}
     allowed = {entry.strip() for entry in environment.get(SECRET_HOSTS, "").split(",")}
-    if not vouched and not allowed & {*places, *(f"{key.variable}={place}" for place in places)}:
+    if not vouched and not allowed & {*places, *(f"{whose}={place}" for place in places)}:
         raise UsageError(
-            f"model {name!r} would send the key in {key.variable} to {host}, a host that only files name; "
+            f"model {name!r} would send {what} to {host}, a host that only files name; "
             f"name the endpoint by a variable (endpoint_env), or allow it: {SECRET_HOSTS}={host}"
         )
     if address["scheme"] == "http" and not _is_loopback(host):
-        raise UsageError(f"model {name!r} would send the key in {key.variable} without encryption; use https")
+        raise UsageError(f"model {name!r} would send {what} without encryption; use https")
 
 
 def _proxy(name: str, address: Mapping[str, str], environment: Mapping[str, str]) -> str | None:

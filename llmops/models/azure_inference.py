@@ -1,26 +1,33 @@
 """Azure AI model inference, through the azure-ai-inference SDK that Microsoft retired on 2026-08-26.
 
-The SDK writes, signs and sends the request; the answer is taken from its pipeline unread, because its stream
-parser breaks on comments and its error handling reads without limit. `exchange.py` reads instead.
+The SDK writes and sends the request; the answer is taken from its pipeline unread, because its stream parser
+breaks on comments and its error handling reads without limit. `exchange.py` reads instead.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llmops.errors import RequestError, UsageError
+from llmops.errors import UsageError
+from llmops.models.abilities import refuse_unable
 from llmops.models.access import resolve_access
-from llmops.models.exchange import CONNECT_S, IDLE_S, Answer, Exchange, call_headers
-from llmops.models.wire import encode_chat
+from llmops.models.base import Ability, abilities_for
+from llmops.models.chat import encode_chat
+from llmops.models.connection import Connection, chat_exchange, embeddings_exchange
+from llmops.models.embeddings import encode_embeddings
+from llmops.models.exchange import CONNECT_S, IDLE_S, Answer, Exchange, R, call_headers
+from llmops.models.wire import lacking, objects_only, text_of
+from llmops.records import ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from azure.ai.inference.aio import ChatCompletionsClient
     from azure.core.pipeline import PipelineResponse
 
     from llmops.definitions.project import ModelDefinition
-    from llmops.records import Reply, Request
+    from llmops.models.access import Access
+    from llmops.records import EmbeddingRequest, Embeddings, Reply, Request
 
 PARAMETERS = frozenset({"max_tokens", "seed", "stop", "temperature", "top_p"})
 API_VERSION = "2024-05-01-preview"
@@ -30,85 +37,136 @@ NO_READ_TIMEOUT_S = 24 * 3600.0  # the whole call has a deadline of its own
 
 def encode(request: Request, model: str | None, stream: bool) -> dict[str, Any]:
     """Return the body of the chat call. model: None where the endpoint serves one model only."""
-    body = encode_chat(request, model, PARAMETERS)
+    body = encode_chat(request, model, PARAMETERS, strict_tools=False)
     if stream:
         body["stream"] = True
     return body
+
+
+def encode_vectors(request: EmbeddingRequest, model: str | None) -> dict[str, Any]:
+    """Return the body of the call for vectors, of texts or images."""
+    body = encode_embeddings(request, model)
+    if request.purpose is not None:
+        body["input_type"] = request.purpose
+    return body
+
+
+def decode_info(body: object) -> ModelInfo:
+    """Return what the service says of its model. Raises ReplyError when that is not even its name."""
+    fields = objects_only(body)
+    if not text_of(fields, "model_name"):
+        raise lacking(fields, "model_name")
+    return ModelInfo(
+        model=text_of(fields, "model_name"),
+        kind=text_of(fields, "model_type") or None,
+        provider=text_of(fields, "model_provider_name") or None,
+    )
 
 
 class AzureInferenceModel:
     """One model behind an Azure AI inference endpoint."""
 
     version = "azure_inference@1"
+    abilities = frozenset(Ability)
+    settings = frozenset({"model", "endpoint", "endpoint_env", "api_key_env", "auth", "stream"})
     parameters = PARAMETERS
 
     def __init__(self, name: str, definition: ModelDefinition, environment: Mapping[str, str]) -> None:
         # No own hosts: every Azure resource has a name of its own, and anyone can register one.
-        self._access = resolve_access(name, definition, environment, default_endpoint=None, own_hosts=())
-        if self._access.key is None:
-            raise UsageError(f"model {name!r} has no key; name its variable with api_key_env in llmops.yaml")
-        self._key = self._access.key
+        access = resolve_access(name, definition, environment, default_endpoint=None, own_hosts=())
+        if access.key is None and not access.by_token:
+            raise UsageError(
+                f"model {name!r} has no key; name its variable with api_key_env in llmops.yaml, or sign in to "
+                "Entra ID with auth: entra"
+            )
         self._model = definition.model
         self._stream = definition.stream
-        self._concurrency = definition.limits.concurrency
-        self._client: ChatCompletionsClient | None = None
-        self._is_closed = False
+        self._refuse_unable = partial(refuse_unable, name, definition.provider, self.abilities)
+        self._connection = Connection(access, partial(_Clients, access, definition.limits.concurrency))
 
     async def complete(self, request: Request, *, call_id: str, timeout_s: float) -> Reply:
         """Send one request and return its reply; see `base.Model`."""
-        if self._is_closed:
-            raise RequestError("the model is closed", model=self._access.model, sent=False)
+        self._refuse_unable(abilities_for(request))
         body = encode(request, self._model, self._stream)
-        client = self._open()  # before the clock starts: the first time, it imports the SDK
-        exchange = Exchange(self._access)
-        return await exchange.within(timeout_s, _send(client, body, call_id, exchange))
+
+        async def send(clients: _Clients, exchange: Exchange[Reply]) -> Reply:
+            return await _send(partial(clients.chat.complete, body=body), call_id, exchange)
+
+        return await self._connection.ask(chat_exchange(self._connection.access, request), send, timeout_s)
+
+    async def embed(self, request: EmbeddingRequest, *, call_id: str, timeout_s: float) -> Embeddings:
+        """Send one request and return its vectors; see `base.Model`."""
+        needed = abilities_for(request)
+        self._refuse_unable(needed)
+        body = encode_vectors(request, self._model)
+
+        async def send(clients: _Clients, exchange: Exchange[Embeddings]) -> Embeddings:
+            client = clients.image_vectors if Ability.IMAGE_EMBEDDINGS in needed else clients.vectors
+            return await _send(partial(client.embed, body=body), call_id, exchange)
+
+        exchange = embeddings_exchange(self._connection.access, request)
+        return await self._connection.ask(exchange, send, timeout_s)
+
+    async def info(self, *, timeout_s: float) -> ModelInfo:
+        """Return what the service says of the model; see `base.Model`."""
+
+        async def send(clients: _Clients, exchange: Exchange[ModelInfo]) -> ModelInfo:
+            return await _send(clients.chat.get_model_info, None, exchange)
+
+        exchange = Exchange(self._connection.access, decode_info)
+        return await self._connection.ask(exchange, send, timeout_s)
 
     async def close(self) -> None:
         """Close the connections."""
-        self._is_closed = True
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
-    def _open(self) -> ChatCompletionsClient:
-        """Return the client, built on the first call so that only who calls pays for the import."""
-        if self._client is None:
-            import aiohttp
-            from azure.ai.inference.aio import ChatCompletionsClient
-            from azure.core.credentials import AzureKeyCredential
-            from azure.core.pipeline.transport import AioHttpTransport
-
-            session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._concurrency, keepalive_timeout=IDLE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                proxy=self._access.proxy,
-            )
-            self._client = ChatCompletionsClient(
-                self._access.endpoint,
-                AzureKeyCredential(self._key.value),
-                api_version=API_VERSION,
-                retry_total=0,
-                permit_redirects=False,
-                connection_timeout=CONNECT_S,
-                read_timeout=NO_READ_TIMEOUT_S,
-                transport=AioHttpTransport(session=session, connection_data_block_size=BLOCK_BYTES),
-            )
-        return self._client
+        await self._connection.close()
 
 
-async def _send(
-    client: ChatCompletionsClient, body: dict[str, Any], call_id: str, exchange: Exchange
-) -> Reply:
+class _Clients:
+    """The SDK's three clients, over the same connections."""
+
+    def __init__(self, access: Access, concurrency: int) -> None:
+        import aiohttp
+        from azure.ai.inference.aio import ChatCompletionsClient, EmbeddingsClient, ImageEmbeddingsClient
+        from azure.core.pipeline.policies import HeadersPolicy
+        from azure.core.pipeline.transport import AioHttpTransport
+
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=IDLE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            proxy=access.proxy,
+        )
+        common: dict[str, Any] = {
+            "endpoint": access.endpoint,
+            "credential": object(),  # it holds none, and the policy adds none: each request brings its own
+            "authentication_policy": HeadersPolicy(),
+            "api_version": API_VERSION,
+            "retry_total": 0,
+            "permit_redirects": False,
+            "connection_timeout": CONNECT_S,
+            "read_timeout": NO_READ_TIMEOUT_S,
+            "transport": AioHttpTransport(
+                session=self._session, session_owner=False, connection_data_block_size=BLOCK_BYTES
+            ),
+        }
+        self.chat = ChatCompletionsClient(**common)
+        self.vectors = EmbeddingsClient(**common)
+        self.image_vectors = ImageEmbeddingsClient(**common)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+async def _send(call: Callable[..., Awaitable[Any]], call_id: str | None, exchange: Exchange[R]) -> R:
+    """Return what the exchange reads of an answer. call: the SDK's, but for what is the same for all."""
     import aiohttp
     from azure.core.exceptions import AzureError, ServiceRequestTimeoutError
 
     try:
-        await client.complete(
-            body=body,
+        await call(
             stream=True,  # to the SDK it means: leave the body unread; the service goes by `body`
-            headers=call_headers(call_id),
+            headers=call_headers(call_id) | _signed(exchange.access),
             request_id=call_id,
             raw_response_hook=_take,
         )
@@ -125,6 +183,14 @@ async def _send(
         return await exchange.read(answer)
     finally:
         await response.close()
+
+
+def _signed(access: Access) -> dict[str, str]:
+    """Return the headers of a key, which some hosts want in one and some in the other, or of a token."""
+    if access.key is None:
+        return {}
+    bearer = {"Authorization": f"Bearer {access.key.value}"}
+    return bearer if access.by_token else bearer | {"api-key": access.key.value}
 
 
 class _Arrived(Exception):

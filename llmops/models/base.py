@@ -9,7 +9,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol
 
-from llmops.records import EmbeddingRequest, Embeddings, ModelInfo, Reply, Request
+from llmops.records import (
+    EmbeddingRequest,
+    Embeddings,
+    ImagePart,
+    Message,
+    ModelInfo,
+    Reply,
+    Request,
+)
 
 
 class Ability(StrEnum):
@@ -25,6 +33,25 @@ class Ability(StrEnum):
     INFO = "info"
 
 
+def abilities_for(request: Request | EmbeddingRequest) -> frozenset[Ability]:
+    """Return what a provider must be able to do to answer a request."""
+    if isinstance(request, EmbeddingRequest):
+        with_images = any(isinstance(each, ImagePart) for each in request.inputs)
+        return frozenset({Ability.IMAGE_EMBEDDINGS if with_images else Ability.EMBEDDINGS})
+    contents = [message.content for message in request.messages if not isinstance(message.content, str)]
+    asked = {
+        Ability.CHAT: True,
+        Ability.IMAGES: any(isinstance(part, ImagePart) for parts in contents for part in parts),
+        Ability.SCHEMA: request.response_format is not None,
+        Ability.TOOLS: bool(request.tools) or any(_is_of_tools(message) for message in request.messages),
+    }
+    return frozenset(ability for ability, is_asked in asked.items() if is_asked)
+
+
+def _is_of_tools(message: Message) -> bool:
+    return message.role == "tool" or bool(message.tool_calls)
+
+
 class Model(Protocol):
     """One deployment of a model, behind one provider."""
 
@@ -33,6 +60,9 @@ class Model(Protocol):
 
     abilities: frozenset[Ability]
     """What its provider can do; whether this very model can is for the service to say."""
+
+    settings: frozenset[str]
+    """Fields of its definition that mean something to its provider, beside those that all have."""
 
     parameters: frozenset[str]
     """Names of parameters it takes; any other is an error before anything is sent."""

@@ -16,8 +16,15 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from llmops.models import objects, reading
-from llmops.models.tokens import cut_to_tokens, estimate_input_tokens, estimate_tokens
-from llmops.records import Reply, Status, Usage
+from llmops.models.abilities import refuse_unable
+from llmops.models.base import Ability, abilities_for
+from llmops.models.tokens import (
+    cut_to_tokens,
+    estimate_input_tokens,
+    estimate_request_tokens,
+    estimate_tokens,
+)
+from llmops.records import Embeddings, ModelInfo, Reply, Status, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from llmops.definitions.project import ModelDefinition
     from llmops.models.ngrams import Neighbours
     from llmops.models.reading import Reading
-    from llmops.records import Request
+    from llmops.records import EmbeddingRequest, Request
 
     Noise = Callable[[str], float]
 
@@ -34,6 +41,9 @@ SHARPNESS = 2  # power of a cosine as a vote; best of 1 to 6 on held-out trainin
 LEAD = 0.5  # what the first sentence has over others as a summary, the second half of it: news leads
 NOISE = 0.1  # scale of Gumbel noise at temperature 1, in shares of the votes and in cosines
 KEPT = 64  # lists of answers whose features are kept, one or two for each prompt in use
+VECTOR_SIZE = (
+    1024  # dimensions of an embedding where none are asked for: enough to tell some thousand texts apart
+)
 DECIMALS = 9  # scores closer than this are ties
 RESIDUE = frozenset({"neutral", "none", "other", "unclear", "unknown"})
 RESIDUE_SCORE = 1e-6  # enough to win where nothing else speaks, too little to matter elsewhere
@@ -55,6 +65,8 @@ class EmbeddedModel:
     """
 
     version = "embedded@1"
+    abilities = frozenset({Ability.CHAT, Ability.SCHEMA, Ability.EMBEDDINGS, Ability.INFO})
+    settings = frozenset({"model"})
     parameters = frozenset({"temperature", "top_p", "max_tokens", "seed", "stop", "reasoning_effort"})
 
     def __init__(self, name: str, definition: ModelDefinition, environment: Mapping[str, str]) -> None:
@@ -65,7 +77,11 @@ class EmbeddedModel:
         self._described = lru_cache(maxsize=KEPT)(_described)
 
     async def complete(self, request: Request, *, call_id: str, timeout_s: float) -> Reply:  # noqa: ARG002
-        """Return the answer at once: nothing is waited for, so no timeout can pass and nothing is raised."""
+        """Return the answer at once: nothing is waited for, so no timeout can pass.
+
+        Raises RequestError for images and tools, which are beyond it.
+        """
+        self._refuse_unable(request)
         started = time.perf_counter()
         asked = reading.read_messages(request.messages)
         said = self._answer(asked, request.response_format, _noise(request.parameters, asked.text, call_id))
@@ -86,6 +102,31 @@ class EmbeddedModel:
             latency_s=time.perf_counter() - started,
             raw=json.dumps({"text": text}).encode(),
         )
+
+    async def embed(self, request: EmbeddingRequest, *, call_id: str, timeout_s: float) -> Embeddings:  # noqa: ARG002
+        """Return vectors of length 1, by what words and characters the texts have in common.
+
+        As many dimensions as asked for, else VECTOR_SIZE. Raises RequestError for images.
+        """
+        from llmops.models.ngrams import vectors
+
+        self._refuse_unable(request)
+        started = time.perf_counter()
+        texts = [each for each in request.inputs if isinstance(each, str)]
+        found = vectors(texts, request.dimensions or VECTOR_SIZE)
+        return Embeddings(
+            vectors=tuple(map(tuple, found.tolist())),
+            model=self.version,
+            usage=Usage(input_tokens=estimate_request_tokens(request), output_tokens=0, estimated=True),
+            latency_s=time.perf_counter() - started,
+        )
+
+    async def info(self, *, timeout_s: float) -> ModelInfo:  # noqa: ARG002
+        """Return what it is: no language model."""
+        return ModelInfo(model=self.version, kind="n-grams", provider="llmops")
+
+    def _refuse_unable(self, request: Request | EmbeddingRequest) -> None:
+        refuse_unable(self.name, "embedded", self.abilities, abilities_for(request))
 
     async def close(self) -> None:
         """Forget the answers kept; there is no connection to close."""

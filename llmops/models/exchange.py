@@ -1,7 +1,8 @@
 """One request on its way over HTTP: the time it may take, what has come back, and what that amounts to.
 
 Shared by all HTTP providers: they send through their SDK and hand the answer over unread, so that limits on
-size and time and the reading of streams are ours, and the same for all.
+size and time and the reading of streams are ours, and the same for all. What an answer holds (a chat, vectors,
+what is known of a model) is for a decoder of the asker's to say.
 """
 
 from __future__ import annotations
@@ -11,29 +12,32 @@ import json
 import ssl
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from llmops.errors import AccessError, ModelError, ModelTimeoutError, ReplyError, UnavailableError
 from llmops.models.failures import READ_BYTES, diagnosis, request_id, service_error
-from llmops.models.wire import Body, EventReader, StreamedChat, decode, parse_json
+from llmops.models.wire import Body, EventReader, parse_json
+from llmops.records import Embeddings, ModelInfo, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 
-    from llmops.models.access import Access
-    from llmops.records import Reply
+    from llmops.models.access import Access, Secret
 
 _E = TypeVar("_E", bound=ModelError)
+R = TypeVar("R", Reply, Embeddings, ModelInfo)
+R_co = TypeVar("R_co", Reply, Embeddings, ModelInfo, covariant=True)
 
 CONNECT_S = 10.0
 IDLE_S = 30.0
 LINGER_S = 1.0  # for a stream to end after its last event, so that the connection can be used again
 
 
-def call_headers(call_id: str) -> dict[str, str]:
+def call_headers(call_id: str | None) -> dict[str, str]:
     """Return the headers of every request; compression is not asked for, since replies are small."""
-    return {"Idempotency-Key": call_id, "X-Client-Request-Id": call_id, "Accept-Encoding": "identity"}
+    named = {"Idempotency-Key": call_id, "X-Client-Request-Id": call_id} if call_id else {}
+    return {**named, "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,47 @@ class Answer:
     broken: tuple[type[Exception], ...]
 
 
-class Exchange:
-    """One request, and what is known of its answer so far."""
+class Pieces(Protocol[R_co]):
+    """What puts a stream together. error: what the service reported; done: nothing more is to come."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
-        self._started = time.perf_counter()
+    done: bool
+    error: object
+
+    def add(self, name: str, data: str, at_s: float) -> None:
+        """Take one event. Raises ReplyError for one that is no piece."""
+
+    def reply(self) -> R_co:
+        """Return what the pieces amount to so far."""
+
+
+class Exchange(Generic[R]):
+    """One request, and what is known of its answer so far.
+
+    whole: what a body amounts to. pieces: opens what puts a stream together, None where none is asked for.
+    access: with the key or token that this request carries.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        whole: Callable[[object], R],
+        pieces: Callable[[], Pieces[R]] | None = None,
+    ) -> None:
+        self.access = access
+        self._whole: Callable[[object], R] = whole
+        self._pieces: Callable[[], Pieces[R]] | None = pieces
+        self._started = 0.0
         self._headers: dict[str, str] = {}
         self._body = Body("")
 
-    async def within(self, timeout_s: float, sending: Coroutine[None, None, Reply]) -> Reply:
+    def carry(self, token: Secret) -> None:
+        """Let the request go with a token; what fetching it took is not the model's time."""
+        self.access = replace(self.access, key=token)
+        self._started = time.perf_counter()
+
+    async def within(self, timeout_s: float, sending: Coroutine[None, None, R]) -> R:
         """Return what sending gives. Raises ModelTimeoutError when that takes longer than `timeout_s`."""
+        self._started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
                 return await sending
@@ -67,18 +101,18 @@ class Exchange:
             message = f"no whole reply within {timeout_s:g} s; a slow model wants a longer limits.timeout_s"
             raise self._error(ModelTimeoutError, message, sent=bool(self._headers) or None) from error
 
-    async def read(self, answer: Answer) -> Reply:
-        """Return the reply that an answer holds. Raises the ModelError that it amounts to otherwise."""
+    async def read(self, answer: Answer) -> R:
+        """Return what an answer holds. Raises the ModelError that it amounts to otherwise."""
         self._headers = {name.lower(): value for name, value in answer.headers.items()}
         encoding = self._headers.get("content-encoding", "").strip().lower()
         if not 200 <= answer.status < 300:
             with suppress(ReplyError, *answer.broken):  # whatever came is enough to say what is wrong
                 self._body = Body(encoding, READ_BYTES)
                 await self._read_whole(answer)
-            raise service_error(answer.status, self._headers, bytes(self._body), self._access)
+            raise service_error(answer.status, self._headers, bytes(self._body), self.access)
         try:
             self._body = Body(encoding)
-            return await self._read_reply(answer)
+            return await self._read_said(answer)
         except answer.broken as error:
             raise self._error(ReplyError, "the reply broke off; it may have been billed") from error
         except ReplyError as error:
@@ -93,8 +127,8 @@ class Exchange:
         if insecure:
             told = (getattr(insecure[-1], name, None) for name in ("verify_message", "reason"))
             why = next(filter(None, told), "no secure connection")
-            return self._error(AccessError, f"{self._access.place} cannot be trusted: {why}", sent=False)
-        message = f"{self._access.place} cannot be reached; check the address, the proxy and the network"
+            return self._error(AccessError, f"{self.access.place} cannot be trusted: {why}", sent=False)
+        message = f"{self.access.place} cannot be reached; check the address, the proxy and the network"
         return self._error(UnavailableError, message, sent=False)
 
     def not_answered(self) -> ModelError:
@@ -106,38 +140,50 @@ class Exchange:
         async for chunk in answer.chunks:
             self._body.add(chunk)
 
-    async def _read_reply(self, answer: Answer) -> Reply:
-        if self._headers.get("content-type", "").lower().startswith("text/event-stream"):
-            chat = await self._read_events(answer)
+    async def _read_said(self, answer: Answer) -> R:
+        if self._pieces and self._headers.get("content-type", "").lower().startswith("text/event-stream"):
+            pieces = await self._read_events(answer, self._pieces())
             took_s = self._elapsed_s()
             await _let_end(answer)
-            reply = chat.reply()
-        else:
-            await self._read_whole(answer)
-            took_s = self._elapsed_s()
-            reply = decode(parse_json(self._access.scrub_bytes(bytes(self._body))))
-        facts = {
-            "text": self._access.scrub(reply.text),  # a stream may have brought the key in pieces
-            "raw": self._access.scrub_bytes(bytes(self._body)),
-            "request_id": request_id(self._headers) or reply.request_id,
-            "latency_s": took_s,
-        }
-        return reply.model_copy(update=facts)
+            return self._completed(pieces.reply(), took_s)
+        await self._read_whole(answer)
+        took_s = self._elapsed_s()
+        return self._completed(self._whole(parse_json(self.access.scrub_bytes(bytes(self._body)))), took_s)
 
-    async def _read_events(self, answer: Answer) -> StreamedChat:
-        reader, chat = EventReader(), StreamedChat()
+    async def _read_events(self, answer: Answer, pieces: Pieces[R]) -> Pieces[R]:
+        reader = EventReader()
         async for chunk in answer.chunks:
             for name, data in reader.feed(self._body.add(chunk)):
-                chat.add(name, self._access.scrub(data), self._elapsed_s())
-                if chat.error is not None:
-                    raise self._reported(chat.error)
-            if chat.done:
+                pieces.add(name, self.access.scrub(data), self._elapsed_s())
+                if pieces.error is not None:
+                    raise self._reported(pieces.error)
+            if pieces.done:
                 break
-        return chat
+        return pieces
+
+    def _completed(self, said: R, took_s: float) -> R:
+        return said.model_copy(update=self._facts(said, took_s))
+
+    def _facts(self, said: Reply | Embeddings | ModelInfo, took_s: float) -> dict[str, Any]:
+        """Return what only the exchange knows, and texts anew: a stream may have brought the key in pieces."""
+        if isinstance(said, ModelInfo):
+            return {}
+        facts: dict[str, Any] = {
+            "raw": self.access.scrub_bytes(bytes(self._body)),
+            "request_id": request_id(self._headers) or said.request_id,
+            "latency_s": took_s,
+        }
+        if isinstance(said, Reply):
+            facts["text"] = self.access.scrub(said.text)
+            facts["tool_calls"] = tuple(
+                call.model_copy(update={"arguments": self.access.scrub(call.arguments)})
+                for call in said.tool_calls
+            )
+        return facts
 
     def _reported(self, said: object) -> ModelError:
-        error = service_error(None, self._headers, json.dumps(said).encode(), self._access)
-        error.body = diagnosis(self._body.start(READ_BYTES), self._access)
+        error = service_error(None, self._headers, json.dumps(said).encode(), self.access)
+        error.body = diagnosis(self._body.start(READ_BYTES), self.access)
         return error
 
     def _elapsed_s(self) -> float:
@@ -145,11 +191,11 @@ class Exchange:
 
     def _error(self, kind: type[_E], message: str, *, sent: bool | None = True) -> _E:
         return kind(
-            self._access.scrub(f"model {self._access.model!r}: {message}"),
-            model=self._access.model,
+            self.access.scrub(f"model {self.access.model!r}: {message}"),
+            model=self.access.model,
             request_id=request_id(self._headers),
             sent=sent,
-            body=diagnosis(self._body.start(READ_BYTES), self._access),
+            body=diagnosis(self._body.start(READ_BYTES), self.access),
         )
 
 

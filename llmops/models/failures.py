@@ -152,6 +152,8 @@ def _meaning(status: int | None, said: _Said, access: Access) -> tuple[type[Mode
 def _refused_key(access: Access) -> str:
     if access.key is None:
         return "the service wants a key; name its variable with api_key_env in llmops.yaml"
+    if access.key.variable is None:
+        return "the service refuses whoever is signed in to Entra ID; check the role it has on the resource"
     return f"the service refuses the key in {access.key.variable}; check the key and what it may do"
 
 

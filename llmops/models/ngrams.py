@@ -26,6 +26,7 @@ DIMENSION = 1 << BITS
 HALF_BITS = BITS - 1  # characters hash into the lower half of the indices, words into the upper
 CHARACTER_SIZES = (3, 4, 5)
 FNV_OFFSET, FNV_PRIME = 2166136261, 16777619  # FNV-1a, 32 bits, over code points
+SPREAD = 0x9E3779B97F4A7C15  # 2**64 by the golden ratio: Knuth's multiplicative hashing
 DECIMALS = 9  # similarities closer than this are ties: sums may differ by an ulp between machines
 
 WORD = re.compile(r"[^\W_]+")
@@ -44,6 +45,26 @@ def features(text: str) -> tuple[Ints, Floats]:
     """
     _, indices, weights = _count([text])
     return indices, weights
+
+
+def vectors(texts: Sequence[str], size: int) -> Floats:
+    """Return one vector of length 1 a text, shape (n, size): its features, folded by hash and signed.
+
+    The signs keep what falls together from adding up: Weinberger et al. (2009). A text without any feature (no
+    letter, no digit) is the first unit vector, so that every text is as near to itself as can be.
+    """
+    import numpy as np
+
+    rows, indices, weights = _count(texts)
+    mixed = (indices.astype(np.uint64) * np.uint64(SPREAD)) >> np.uint64(32)
+    columns = (mixed >> np.uint64(1)).astype(np.int64) % size
+    signs = 1.0 - 2.0 * (mixed & np.uint64(1)).astype(np.float64)
+    flat = np.bincount(rows * size + columns, weights * signs, minlength=len(texts) * size)
+    found = flat.reshape(len(texts), size)
+    norms = np.sqrt(np.square(found).sum(axis=1))
+    found[norms == 0, 0] = norms[norms == 0] = 1.0
+    normed: Floats = found / norms[:, np.newaxis]
+    return normed
 
 
 class Neighbours:

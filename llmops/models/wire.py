@@ -1,7 +1,7 @@
-"""The chat protocol that OpenAI began and others speak: requests into JSON, replies and streams out of it.
+"""What the HTTP protocols have in common: JSON out and in, tokens counted, bytes inflated, events told apart.
 
 Pure: bytes and plain data in, values out, so all of it is tested without a network. The SDKs hand through
-whatever a service says; here a reply is a reply or an error. Sending and waiting is left to `exchange.py`.
+whatever a service says; here it is checked. What a body means is for `chat.py`, `stream.py` and `embeddings.py`.
 """
 
 from __future__ import annotations
@@ -13,43 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.base import without_none
 from llmops.errors import ReplyError, RequestError
-from llmops.records import Reply, Status, Usage
+from llmops.records import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from llmops.records import Request
+    from llmops.records import ImagePart
 
 MOST_BYTES = 32 * 1024 * 1024
 MOST_TOKENS = 10**8  # beyond any context there is: a count above it is a fault of the service
 
 _LINE_END = re.compile(rb"\r\n|\n|\r(?=.)", re.DOTALL)  # a lone CR at the end may be half of a CRLF
-_CUT_SHORT = frozenset({"length", "max_tokens", "model_length"})
 
 
 # --- out --------------------------------------------------------------------------------------------------
 
 
-def encode_chat(request: Request, model: str | None, parameters: frozenset[str]) -> dict[str, Any]:
-    """Return the body of a chat request, parameters by llmops' own names.
-
-    parameters: those the provider takes.
-
-    Raises RequestError for any other, and for what JSON cannot hold, before anything is sent.
-    """
-    unknown = sorted(set(request.parameters) - parameters)
-    if unknown:
-        raise RequestError(
-            f"the model does not take {', '.join(unknown)}; it takes {', '.join(sorted(parameters))}",
-            sent=False,
-        )
-    schema = request.response_format
-    fields = {
-        "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-        **request.parameters,
-        "response_format": _structured(schema) if schema and schema.get("type") == "object" else None,
-    }
+def sendable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are set. Raises RequestError for what JSON cannot hold, before anything is sent."""
     body = without_none(fields)
     try:
         json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
@@ -58,27 +39,14 @@ def encode_chat(request: Request, model: str | None, parameters: frozenset[str])
     return body
 
 
-def _structured(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "reply", "schema": schema, "strict": _is_strict(schema)},
-    }
+def image_url(part: ImagePart) -> str:
+    """Return the `data:` URL of an image. Raises RequestError for any other: nobody fetches one for us."""
+    if not part.image.startswith("data:image/"):
+        raise RequestError("an image is sent as a data URL, data:image/...;base64,...", sent=False)
+    return part.image
 
 
-def _is_strict(schema: object) -> bool:
-    """Return whether a service takes the schema as strict: every object closed, every property required."""
-    if isinstance(schema, list):
-        return all(map(_is_strict, schema))
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object":
-        closed = schema.get("additionalProperties") is False
-        if not closed or set(schema.get("required", ())) != set(schema.get("properties", {})):
-            return False
-    return all(map(_is_strict, schema.values()))
-
-
-# --- in, whole --------------------------------------------------------------------------------------------
+# --- in ---------------------------------------------------------------------------------------------------
 
 
 def parse_json(data: bytes | str) -> object:
@@ -95,64 +63,34 @@ def parse_json(data: bytes | str) -> object:
         raise ReplyError(f"the reply is not JSON: {error}") from error
 
 
-def decode(body: object) -> Reply:
-    """Return the reply that a whole body holds.
-
-    Raises ReplyError when it holds none: strict, because the SDKs pass on anything that is JSON.
-    """
+def objects_only(body: object) -> dict[str, Any]:
+    """Return a body that is a JSON object. Raises ReplyError for any other value."""
     if not isinstance(body, dict):
         raise ReplyError(f"the reply is a JSON {type(body).__name__} instead of an object")
-    choice = _first_choice(body)
-    message = _typed(choice, "message", dict) or {}
-    finish_reason = _typed(choice, "finish_reason", str)
-    status, text = _outcome(message, finish_reason)
-    return Reply(
-        text=clean(text),
-        status=status,
-        finish_reason=finish_reason and clean(finish_reason),
-        model=clean(_typed(body, "model", str) or ""),
-        system_fingerprint=clean(_typed(body, "system_fingerprint", str) or "") or None,
-        request_id=clean(_typed(body, "id", str) or "") or None,
-        usage=_usage(body.get("usage")),
-    )
+    return body
 
 
-def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    choices = body.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        return choices[0]
-    problem = f"an error: {clean(str(body['error']))[:300]}" if body.get("error") else "no choices"
-    raise ReplyError(f"the reply holds {problem}")
+def lacking(body: Mapping[str, Any], what: str) -> ReplyError:
+    """Return the error for a body without what it should hold: the service may say why in it."""
+    problem = f"an error: {clean(str(body['error']))[:300]}" if body.get("error") else f"no {what}"
+    return ReplyError(f"the reply holds {problem}")
 
 
-def _typed(fields: Mapping[str, Any], key: str, kind: type) -> Any:
-    """Return a field that is of one kind or absent."""
+def typed(fields: Mapping[str, Any], key: str, kind: type) -> Any:
+    """Return a field that is of one kind or absent. Raises ReplyError for one of another kind."""
     value = fields.get(key)
     if value is not None and not isinstance(value, kind):
         raise ReplyError(f"{key} in the reply is a {type(value).__name__} instead of a {kind.__name__}")
     return value
 
 
-def _outcome(message: Mapping[str, Any], finish_reason: str | None) -> tuple[Status, str]:
-    content = _typed(message, "content", str)
-    refusal = _typed(message, "refusal", str)
-    if finish_reason == "content_filter":
-        return Status.FILTERED, content or ""
-    if refusal:
-        return Status.REFUSED, content or refusal
-    if finish_reason in _CUT_SHORT:
-        return Status.TRUNCATED, content or ""
-    if content is None:
-        asked = "calls tools, which it was not given" if message.get("tool_calls") else "holds no text"
-        raise ReplyError(f"the reply {asked}")
-    return Status.OK, content
+def text_of(fields: Mapping[str, Any], key: str) -> str:
+    """Return a field of text, empty where it is absent. Raises ReplyError for any other kind."""
+    return clean(typed(fields, key, str) or "")
 
 
-def _usage(found: object) -> Usage | None:
+def usage_of(sent: object, made: object) -> Usage | None:
     """Return the tokens, or None when one count is none: an unknown cost must not look like a known one."""
-    if not isinstance(found, dict):
-        return None
-    sent, made = found.get("prompt_tokens"), found.get("completion_tokens")
     if type(sent) is not int or type(made) is not int:  # a bool is no count
         return None
     if min(sent, made) < 0 or max(sent, made) > MOST_TOKENS:
@@ -205,9 +143,6 @@ class Body:
         return chunk
 
 
-# --- in, as a stream --------------------------------------------------------------------------------------
-
-
 class EventReader:
     """Server-sent events out of bytes, by the HTML standard: comments and events without data are nothing."""
 
@@ -237,74 +172,3 @@ class EventReader:
         *lines, rest = _LINE_END.split(b"".join(self._parts))
         self._parts = [rest]
         return lines
-
-
-class StreamedChat:
-    """The pieces of a streamed reply, put together as the whole body that they are pieces of.
-
-    first_s, last_s: when the first and the last text came, None before. error: what the service reported.
-    """
-
-    def __init__(self) -> None:
-        self.first_s: float | None = None
-        self.last_s: float | None = None
-        self.done = False
-        self.error: object = None
-        self._head: dict[str, Any] = {}
-        self._message: dict[str, Any] = {}
-        self._finish_reason: str | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the service said that it had finished."""
-        return self.done or self._finish_reason is not None
-
-    def add(self, name: str, data: str, at_s: float) -> None:
-        """Take one event. Raises ReplyError for one that is no piece of a reply."""
-        if data.strip() == "[DONE]":
-            self.done = True
-            return
-        piece = parse_json(data)
-        if not isinstance(piece, dict):
-            raise ReplyError(f"a piece of the stream is a JSON {type(piece).__name__} instead of an object")
-        if name == "error" or piece.get("error"):
-            self.error = piece
-            return
-        if not isinstance(piece.get("choices"), list):
-            raise ReplyError("a piece of the stream holds no choices")
-        kept = ("id", "model", "system_fingerprint", "usage")
-        self._head |= {key: piece[key] for key in kept if piece.get(key) is not None}
-        for choice in piece["choices"]:
-            self._add_choice(choice, at_s)
-
-    def _add_choice(self, choice: object, at_s: float) -> None:
-        if not isinstance(choice, dict):
-            raise ReplyError(f"a choice of the stream is a {type(choice).__name__} instead of an object")
-        self._finish_reason = _typed(choice, "finish_reason", str) or self._finish_reason
-        delta = _typed(choice, "delta", dict) or {}
-        for key in ("content", "refusal"):
-            text = _typed(delta, key, str)
-            if text is not None:
-                self._message[key] = self._message.get(key, "") + text
-        if delta.get("tool_calls"):
-            self._message["tool_calls"] = delta["tool_calls"]
-        if delta.get("content"):
-            self.first_s = at_s if self.first_s is None else self.first_s
-            self.last_s = at_s
-
-    def reply(self) -> Reply:
-        """Return the reply so far; one that broke off is truncated, whatever it holds."""
-        if not self._message and not self.is_whole:
-            raise ReplyError("the stream ended before the reply began")
-        if not self.is_whole:
-            self._message.setdefault("content", "")
-        choice = {"message": self._message, "finish_reason": self._finish_reason}
-        reply = decode({**self._head, "choices": [choice]})
-        if not self.is_whole:
-            reply = reply.model_copy(update={"status": Status.TRUNCATED})
-        return reply.model_copy(update={"ttft_s": self.first_s, "tpot_s": self._tpot_s(reply.usage)})
-
-    def _tpot_s(self, usage: Usage | None) -> float | None:
-        if usage is None or usage.output_tokens < 2 or self.first_s is None or self.last_s is None:
-            return None
-        return (self.last_s - self.first_s) / (usage.output_tokens - 1)

@@ -128,8 +128,17 @@ def test_only_what_can_change_a_reply_changes_the_identity_of_a_model() -> None:
         model_of("model: m, endpoint_env: V").identity("v1"),
         model_of("model: m, endpoint: https://u").identity("v1"),
         model_of("model: m").identity("v1"),
+        model_of("model: m, endpoint_env: U, api_version: 2024-10-21").identity("v1"),
     ]
-    assert len({plain.identity("v1"), *others}) == 6
+    assert len({plain.identity("v1"), *others}) == 7
+    assert model_of("model: m, endpoint_env: U, auth: entra").identity("v1") == plain.identity("v1")
+
+
+def test_a_key_and_signing_in_exclude_each_other() -> None:
+    found = finding_of("models:\n  m:\n    provider: openai\n    api_key_env: K\n    auth: entra")
+    assert "llmops.yaml:" in found
+    assert "give api_key_env or auth, not both" in found
+    assert "entra" in finding_of("models: {m: {provider: openai, auth: azure}}")
 
 
 def test_an_unknown_price_is_unknown_and_the_embedded_model_is_free() -> None:

@@ -11,11 +11,10 @@ from llmops.definitions.project import ModelDefinition
 from llmops.models import open_model
 from llmops.records import Message, Reply, Request
 from tests.model_server import ModelServer, running_model_server
+from tests.models.conformance import API_VERSION, KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-KEY = "sk-canary/0123+456789="
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +44,12 @@ def ask(model_server: ModelServer) -> Callable[..., Reply]:
         parameters: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Reply:
-        default = model_server.azure_url if provider == "azure_inference" else model_server.openai_url
         if provider != "embedded":
             fields |= {"endpoint_env": "MODEL_URL", "api_key_env": "MODEL_KEY"}
+        if provider == "azure_openai":
+            fields["api_version"] = API_VERSION
         definition = ModelDefinition(provider=provider, model="some-model", **fields)
-        environment = {"MODEL_URL": endpoint or default, "MODEL_KEY": KEY}
+        environment = {"MODEL_URL": endpoint or model_server.url_of(provider), "MODEL_KEY": KEY}
         request = Request(messages=(Message(role="user", content=text),), parameters=parameters or {})
 
         async def once() -> Reply:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from socket import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,18 +23,28 @@ from llmops.errors import (
     ReplyError,
     RequestError,
     UnavailableError,
+    UsageError,
 )
-from llmops.models import PROVIDERS, model_class, open_model
+from llmops.models import PROVIDERS, SETTINGS, model_class, open_model
 from llmops.models.access import Secret
-from llmops.records import Message, Reply, Request, Status
-from tests.model_server import FAULTS, QUOTA_CODES, STREAMS, ModelServer, Received, running_model_server
+from llmops.records import EmbeddingRequest, Embeddings, ImagePart, Message, Reply, Request, Status
+from tests.model_server import (
+    FAULTS,
+    QUOTA_CODES,
+    STREAMS,
+    VECTOR_EDITS,
+    ModelServer,
+    Received,
+    running_model_server,
+)
+from tests.models.conformance import API_VERSION, CELLS, SENTENCE, Cell, complete, opened, try_cell
+from tests.models.samples import IMAGE, WEATHER
 
 if TYPE_CHECKING:
     from llmops.models.base import Model
 
 HTTP_PROVIDERS = sorted(set(PROVIDERS) - {"embedded"})
 LARGE = {"big-body", "gzip-bomb", "sse-huge"}
-SENTENCE = "The parcel never came. I want my money back, and I want it soon."
 
 Ask = Callable[..., Reply]
 
@@ -57,11 +67,16 @@ def failure(ask: Ask, *arguments: str, **fields: object) -> ModelError:
     return caught.value
 
 
-def opened(provider: str, server: ModelServer, *, stream: bool = False, key: str = "k") -> Model:
-    url = server.azure_url if provider == "azure_inference" else server.openai_url
-    reached: dict[str, Any] = {"endpoint_env": "URL", "api_key_env": "KEY"} if provider != "embedded" else {}
-    definition = ModelDefinition(provider=provider, model="some-model", stream=stream, **reached)
-    return open_model("tested", definition, {"URL": url, "KEY": key})
+def embed_once(provider: str, server: ModelServer, *inputs: str | ImagePart) -> Embeddings:
+    async def once() -> Embeddings:
+        model = opened(provider, server)
+        try:
+            call_id = f"embed-{provider}-{inputs[0]}"
+            return await model.embed(EmbeddingRequest(inputs=inputs), call_id=call_id, timeout_s=20)
+        finally:
+            await model.close()
+
+    return asyncio.run(once())
 
 
 # --- every kind -------------------------------------------------------------------------------------------
@@ -72,6 +87,32 @@ def test_every_kind_names_its_version_and_its_parameters(provider: str) -> None:
     assert kind.version.partition("@")[0] == provider
     known = {"temperature", "top_p", "max_tokens", "seed", "stop", "reasoning_effort"}
     assert {"temperature", "max_tokens", "seed", "stop"} <= kind.parameters <= known
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_every_kind_does_what_it_claims_and_refuses_the_rest_before_sending(
+    provider: str, cell: Cell, model_server: ModelServer
+) -> None:
+    assert try_cell(provider, cell, model_server) is (cell.needs <= model_class(provider).abilities)
+
+
+@pytest.mark.parametrize("provider", sorted(set(PROVIDERS) - {"azure_inference"}))
+def test_a_refusal_names_the_providers_that_can(provider: str, model_server: ModelServer) -> None:
+    with pytest.raises(RequestError) as caught:
+        embed_once(provider, model_server, ImagePart(image=IMAGE))
+    expected = f"model 'tested': {provider} offers no image embeddings; offered by azure_inference"
+    assert str(caught.value) == expected
+
+
+def test_every_kind_takes_the_settings_it_names_and_no_other(provider: str) -> None:
+    settings = model_class(provider).settings
+    assert settings <= set(SETTINGS) < set(ModelDefinition.model_fields)
+    values = {"endpoint": "https://m.test/v1", "endpoint_env": "URL", "api_key_env": "KEY", "auth": "entra"}
+    for key in set(SETTINGS) - settings:
+        value = values.get(key, True if key == "stream" else "some")
+        definition = ModelDefinition.model_validate({"provider": provider, key: value})
+        with pytest.raises(UsageError, match=f"{provider} takes no {key}"):
+            open_model("tested", definition, {"URL": "https://m.test/v1", "KEY": "k"})
 
 
 def test_every_kind_answers_with_text_an_outcome_and_its_cost_in_tokens(provider: str, ask: Ask) -> None:
@@ -142,6 +183,8 @@ from llmops.models import open_model
 variables = dict(URL="http://localhost", KEY="k")
 for provider in {sorted(PROVIDERS)!r}:
     reached = dict(endpoint_env="URL", api_key_env="KEY") if provider != "embedded" else dict()
+    if provider == "azure_openai":
+        reached["api_version"] = {API_VERSION!r}
     open_model("m", ModelDefinition(provider=provider, model="m", **reached), variables)
 heavy = set("openai httpx2 azure aiohttp anyio numpy scipy".split()) & set(sys.modules)
 sys.exit(f"imported: {{heavy}}" if heavy else 0)
@@ -168,7 +211,8 @@ def test_a_request_carries_its_call_id_and_its_key(
     )
     (noted,) = received(model_server, call_id)
     assert noted.headers["x-client-request-id"] == call_id
-    assert noted.headers["authorization"] == f"Bearer {key}"
+    header, said = ("api-key", key) if provider == "azure_openai" else ("authorization", f"Bearer {key}")
+    assert noted.headers[header] == said
     assert noted.headers["accept-encoding"] == "identity"
     expected = {
         "model": "some-model",
@@ -220,7 +264,7 @@ def test_a_closed_model_sends_nothing(provider: str, model_server: ModelServer) 
         ("bom", Status.OK, "echo"),
         ("gzip", Status.OK, "echo"),
         ("other-model", Status.OK, "echo"),
-        ("echo-key", Status.OK, "Bearer ***"),
+        ("echo-key", Status.OK, "***"),
     ],
 )
 def test_an_odd_reply_has_an_explicit_outcome_f13_f16_f23_f27(
@@ -360,6 +404,93 @@ def test_a_request_that_cannot_leave_says_so_f25(provider: str, ask: Ask) -> Non
         assert "MODEL_URL" in str(error)
 
 
+# --- every HTTP kind: vectors and information ---------------------------------------------------------------
+
+
+@http_only
+@pytest.mark.parametrize("fault", sorted(set(VECTOR_EDITS) - {"vectors-usage-missing"}))
+def test_vectors_that_are_not_one_an_input_are_one_request_and_one_error(
+    provider: str, fault: str, model_server: ModelServer
+) -> None:
+    text = f"[[fault:{fault}]]"
+    with pytest.raises(ReplyError, match=r"^model 'tested': ") as caught:
+        embed_once(provider, model_server, text, "another")
+    assert caught.value.body
+    assert len(received(model_server, f"embed-{provider}-{text}")) == 1
+
+
+@http_only
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("401", AccessError),
+        ("404", AccessError),
+        ("429", RateLimitError),
+        ("quota", AccessError),
+        ("503", UnavailableError),
+        ("422", RequestError),
+        ("content_filter", RefusalError),
+        ("html", ReplyError),
+        ("big-body", ReplyError),
+        ("reset", UnavailableError),
+    ],
+)
+def test_a_fault_of_a_service_is_the_same_error_where_vectors_are_asked_for(
+    provider: str, fault: str, kind: type[ModelError], model_server: ModelServer
+) -> None:
+    with pytest.raises(kind):
+        embed_once(provider, model_server, f"[[fault:{fault}]]")
+
+
+@http_only
+def test_vectors_without_usage_have_an_unknown_one_f26(provider: str, model_server: ModelServer) -> None:
+    found = embed_once(provider, model_server, "[[fault:vectors-usage-missing]]")
+    assert found.usage is None
+    assert found.raw
+
+
+@http_only
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_tool_calls_keep_their_arguments_as_text_and_have_ids_of_their_own(
+    provider: str, stream: bool, model_server: ModelServer
+) -> None:
+    async def asked(fault: str) -> Reply:
+        model = opened(provider, model_server, stream=stream)
+        text = f"What do weather and clock say? {fault}"
+        tools = (WEATHER, WEATHER.model_copy(update={"name": "clock"}))
+        try:
+            return await complete(model, Message(role="user", content=text), tools=tools)
+        finally:
+            await model.close()
+
+    for fault in ("tool-no-ids", "tool-same-ids"):
+        calls = asyncio.run(asked(f"[[fault:{fault}]]")).tool_calls
+        assert [call.name for call in calls] == ["weather", "clock"]
+        assert len({call.id for call in calls}) == 2
+    for fault in ("tool-no-names", "tool-objects"):
+        with pytest.raises(ReplyError):
+            asyncio.run(asked(f"[[fault:{fault}]]"))
+
+
+@pytest.mark.parametrize("provider", ["azure_inference", "openai"])
+def test_a_model_that_the_service_does_not_know_is_out_of_reach(
+    provider: str, model_server: ModelServer
+) -> None:
+    async def asked() -> None:
+        endpoint = {"URL": f"{model_server.base_url}/nowhere", "KEY": "k"}
+        definition = ModelDefinition(
+            provider=provider, model="missing", endpoint_env="URL", api_key_env="KEY"
+        )
+        model = open_model("tested", definition, endpoint)
+        try:
+            await model.info(timeout_s=20)
+        finally:
+            await model.close()
+
+    with pytest.raises(AccessError, match=r"^model 'tested': .*\(404\)"):
+        asyncio.run(asked())
+
+
 # --- every HTTP kind: streams -----------------------------------------------------------------------------
 
 
@@ -394,7 +525,7 @@ def test_a_stream_is_read_by_the_standard_and_whole_only_when_it_says_so_f30(
 ) -> None:
     reply = ask(provider, f"[[fault:{fault}]]", stream=True)
     assert reply.status is status
-    assert reply.text == "Bearer ***" if fault == "echo-key" else reply.text.startswith("echo")
+    assert reply.text == "***" if fault == "echo-key" else reply.text.startswith("echo")
 
 
 @http_only

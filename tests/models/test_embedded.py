@@ -14,9 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.definitions.project import ModelDefinition
-from llmops.models.embedded import NOTHING, EmbeddedModel
+from llmops.errors import RequestError, UsageError
+from llmops.models import open_model
+from llmops.models.embedded import NOTHING, VECTOR_SIZE, EmbeddedModel
 from llmops.models.tokens import estimate_input_tokens, estimate_tokens
-from llmops.records import Message, Reply, Request, Status
+from llmops.records import (
+    EmbeddingRequest,
+    Embeddings,
+    ImagePart,
+    Message,
+    Reply,
+    Request,
+    Status,
+    Tool,
+    ToolCall,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -316,6 +328,67 @@ def test_a_reply_tells_its_tokens_its_model_and_its_time() -> None:
     assert reply.latency_s > 0
     assert reply.ttft_s is None
     assert json.loads(reply.raw) == {"text": "shipping"}
+
+
+# --- vectors ----------------------------------------------------------------------------------------------
+
+
+def embed(*inputs: str | ImagePart, **fields: Any) -> Embeddings:
+    model = EmbeddedModel("default", ModelDefinition(provider="embedded"), {})
+    request = EmbeddingRequest(inputs=inputs, **fields)
+    return asyncio.run(model.embed(request, call_id="call", timeout_s=1))
+
+
+def test_texts_have_vectors_of_the_documented_size_or_of_the_one_asked_for() -> None:
+    found = embed(LATE, DAMAGED)
+    assert [len(vector) for vector in found.vectors] == [VECTOR_SIZE, VECTOR_SIZE] == [1024, 1024]
+    assert len(embed(LATE, dimensions=16).vectors[0]) == 16
+    assert found.usage is not None
+    assert found.usage.estimated
+    assert found.usage.input_tokens == estimate_tokens(LATE) + estimate_tokens(DAMAGED)
+    assert found.usage.output_tokens == 0
+    assert found.model == EmbeddedModel.version
+
+
+def test_questions_and_what_they_search_are_embedded_alike() -> None:
+    vectors = {embed(LATE, purpose=purpose).vectors for purpose in (None, "query", "document")}
+    assert len(vectors) == 1
+
+
+@given(st.text(max_size=40))
+def test_any_text_has_a_vector_that_can_be_kept(text: str) -> None:
+    found = embed(text, dimensions=32)
+    assert Embeddings.model_validate_json(found.model_dump_json()) == found
+
+
+# --- what it cannot do ------------------------------------------------------------------------------------
+
+
+def test_what_is_beyond_it_is_refused_by_name() -> None:
+    tool = Tool(name="clock", description="", parameters={"type": "object"})
+    picture = ImagePart(image="data:image/png;base64,AA==")
+    user = Message(role="user", content="hello")
+    called = ToolCall(id="a", name="clock", arguments="{}")
+    beyond = {
+        "tools": [
+            Request(messages=(user,), tools=(tool,)),
+            Request(messages=(user, Message(role="assistant", content="", tool_calls=(called,)))),
+            Request(messages=(user, Message(role="tool", content="ten", tool_call_id="a"))),
+        ],
+        "images": [Request(messages=(Message(role="user", content=(picture,)),))],
+    }
+    for what, requests in beyond.items():
+        for request in requests:
+            with pytest.raises(RequestError, match=f"embedded offers no {what}; offered by ") as caught:
+                reply_to(request)
+            assert caught.value.sent is False
+    with pytest.raises(RequestError, match="no image embeddings; offered by azure_inference"):
+        embed(picture)
+
+
+def test_it_does_not_stream_and_says_so_when_opened() -> None:
+    with pytest.raises(UsageError, match="embedded takes no stream"):
+        open_model("default", ModelDefinition(provider="embedded", stream=True), {})
 
 
 # --- the same everywhere ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tests import model_server as served
-from tests.model_server import ModelServer, reply_text
+from tests.model_server import ModelServer, reply_text, tool_calls, vectors_reply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +47,32 @@ def test_it_answers_in_the_form_that_a_schema_asks_for() -> None:
     answer = json.loads(reply_text(asked("hello", response_format=wanted)))
     assert 1 <= answer["score"] <= 5
     assert answer["team"] in ("a", "b")
+
+
+def test_it_calls_the_tools_that_the_last_message_names_until_one_has_answered() -> None:
+    tools = [{"function": {"name": name, "parameters": {"type": "object"}}} for name in ("clock", "map")]
+    assert [call["function"]["name"] for call in tool_calls(asked("clock and map?", tools=tools))] == [
+        "clock",
+        "map",
+    ]
+    assert tool_calls(asked("hello", tools=tools)) == tool_calls(asked("clock and map?")) == []
+    answered = asked("clock?", tools=tools)
+    answered["messages"].append({"role": "tool", "content": "ten", "tool_call_id": "call_0"})
+    assert tool_calls(answered) == []
+    assert reply_text(answered) == "the tool said ten"
+
+
+def test_it_embeds_an_input_by_itself_alone_and_answers_out_of_order() -> None:
+    together = vectors_reply({"input": ["a", "b"]})["data"]
+    assert [item["index"] for item in together] == [1, 0]
+    alone = vectors_reply({"input": ["b"]})["data"][0]
+    assert together[0]["embedding"] == alone["embedding"] != together[1]["embedding"]
+    assert all(-1 <= number < 1 for number in alone["embedding"])
+
+
+def test_a_deployment_wants_its_api_version(model_server: ModelServer) -> None:
+    url = f"{model_server.base_url}/openai/deployments/d/chat/completions"
+    assert (post(url, "hello"), post(f"{url}?api-version=2024-10-21", "hello")) == (0, 200)
 
 
 def test_a_counted_fault_passes_for_each_key_by_itself(model_server: ModelServer) -> None:

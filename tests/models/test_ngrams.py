@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.models.ngrams import DIMENSION, WORD, Neighbours, features, words
+from llmops.models.ngrams import DIMENSION, WORD, Neighbours, features, vectors, words
 
 HALF = DIMENSION // 2
 TEXTS = st.text(alphabet="abcdeé 界.", max_size=24)
@@ -25,6 +25,10 @@ POOL = [
     "The kettle arrived with a broken lid.",
     "Where is my parcel?",
     "How do I reset my password?",
+]
+GOLDEN_VECTOR = [
+    *(0.1714985851, -0.3429971703, 0.1714985851, -0.6859943406, 0.3429971703, 0.0),
+    *(-0.3429971703, -0.3429971703),
 ]
 GOLDEN_INDICES = [
     375,
@@ -197,3 +201,47 @@ def test_a_text_without_letters_is_near_nothing() -> None:
 def test_an_empty_pool_has_no_neighbours() -> None:
     assert len(Neighbours([])) == 0
     assert Neighbours([]).nearest("parcel", 3) == []
+
+
+# --- vectors ----------------------------------------------------------------------------------------------
+
+
+@given(st.lists(TEXTS, max_size=5), st.integers(1, 64))
+def test_vectors_have_the_size_asked_for_and_length_one(texts: list[str], size: int) -> None:
+    found = vectors(texts, size)
+    assert found.shape == (len(texts), size)
+    assert [math.isclose(float(vector @ vector), 1) for vector in found] == [True] * len(texts)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5))
+def test_a_text_has_the_same_vector_alone_and_among_others(texts: list[str]) -> None:
+    together = vectors(texts, 32).tolist()
+    assert together == [vectors([text], 32)[0].tolist() for text in texts]
+
+
+def test_the_more_texts_share_the_nearer_their_vectors_are() -> None:
+    parcel, again, lost, card = vectors(
+        ["Where is my parcel?", "where is MY parcel", "My parcel is lost.", "I was charged twice."], 1024
+    )
+    assert parcel @ again == pytest.approx(1)
+    assert 0.2 < parcel @ lost < 0.9
+    assert abs(parcel @ card) < 0.1
+
+
+def test_folded_vectors_keep_the_cosines_of_the_features_about() -> None:
+    def cosine(one: str, other: str) -> float:
+        (places, weights), (others, other_weights) = features(one), features(other)
+        left = dict(zip(places.tolist(), weights.tolist(), strict=True))
+        right = dict(zip(others.tolist(), other_weights.tolist(), strict=True))
+        product = sum(weight * right.get(place, 0.0) for place, weight in left.items())
+        return float(product / math.sqrt(sum(weights**2) * sum(other_weights**2)))
+
+    found = vectors(POOL, 4096)
+    for place, text in enumerate(POOL):
+        for other, another in enumerate(POOL):
+            assert found[place] @ found[other] == pytest.approx(cosine(text, another), abs=0.06)
+
+
+def test_vectors_are_the_same_everywhere() -> None:
+    assert vectors(["parcel"], 8)[0].tolist() == pytest.approx(GOLDEN_VECTOR)
+    assert vectors(["?!"], 4).tolist() == [[1, 0, 0, 0]]

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from llmops.definitions.project import ModelDefinition
-from llmops.errors import AccessError, ModelError, UnavailableError, UsageError
-from llmops.models.openai import OpenAIModel, encode
-from llmops.records import Message, Reply, Request
+from llmops.errors import AccessError, ModelError, ReplyError, UnavailableError, UsageError
+from llmops.models.openai import OpenAIModel, decode_info, encode, takes_newer
+from llmops.records import Message, ModelInfo, Reply, Request
 from tests.model_server import ModelServer, running_model_server
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Ask = Callable[..., Reply]
 
+HTTP_PROVIDERS = ("azure_inference", "azure_openai", "openai")
 REQUEST = Request(
     messages=(Message(role="system", content="Be brief."), Message(role="user", content="Hello")),
     parameters={"temperature": 0, "max_tokens": 8, "stop": ["\n"]},
@@ -76,9 +77,19 @@ def test_max_tokens_has_its_newer_name_where_the_older_is_refused(
     host: str, parameters: dict[str, Any], newer: bool
 ) -> None:
     request = Request(messages=REQUEST.messages, parameters={"max_tokens": 8, **parameters})
-    body = encode(request, "m", stream=False, host=host)
+    body = encode(request, "m", stream=False, takes_newer=takes_newer(host))
     assert body.get("max_completion_tokens") == (8 if newer else None)
     assert body.get("max_tokens") == (None if newer else 8)
+
+
+def test_information_is_the_services_own_words() -> None:
+    told = {"id": "gpt-4.1-mini", "object": "model", "created": 1, "owned_by": "system"}
+    assert decode_info(told) == ModelInfo(model="gpt-4.1-mini", provider="system")
+    assert decode_info({"id": "qwen3"}) == ModelInfo(model="qwen3")
+    nothings: tuple[object, ...] = ({}, [], {"id": ""}, {"id": 3}, {"id": "m", "owned_by": 3})
+    for nothing in nothings:
+        with pytest.raises(ReplyError):
+            decode_info(nothing)
 
 
 # --- what the environment may not do ----------------------------------------------------------------------
@@ -102,6 +113,18 @@ def test_nothing_but_our_own_headers_leaves_whatever_the_environment_holds(
     }
 
 
+def test_the_environment_puts_no_other_key_in_place_of_ours(
+    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-from-the-environment")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "authorization: Bearer sk-custom\napi-key: sk-custom")
+    definition = ModelDefinition(provider="openai", model="m", endpoint_env="U", api_key_env="K")
+    ask_once(definition, {"U": model_server.openai_url, "K": "sk-ours"}, "ours")
+    (noted,) = [noted for noted in model_server.received if noted.call_id == "ours"]
+    assert noted.headers["authorization"] == "Bearer sk-ours"
+    assert "api-key" not in noted.headers
+
+
 def test_a_model_without_a_name_at_the_service_is_refused_when_opened() -> None:
     with pytest.raises(UsageError, match="'tested' has no model"):
         OpenAIModel("tested", ModelDefinition(provider="openai"), {})
@@ -123,11 +146,14 @@ def test_the_proxy_that_the_given_environment_names_is_used(model_server: ModelS
     assert noted.headers["host"] == "model.invalid"
 
 
-@pytest.mark.parametrize("provider", ["azure_inference", "openai"])
+@pytest.mark.parametrize("provider", HTTP_PROVIDERS)
 def test_a_proxy_that_refuses_is_no_request_sent(provider: str, model_server: ModelServer) -> None:
     from llmops.models import open_model
 
-    definition = ModelDefinition(provider=provider, model="m", endpoint_env="U", api_key_env="K")
+    definition = ModelDefinition.model_validate(
+        {"provider": provider, "model": "m", "endpoint_env": "U", "api_key_env": "K"}
+        | ({"api_version": "2024-10-21"} if provider == "azure_openai" else {})
+    )
     environment = {"U": "https://model.invalid/v1", "K": "k", "HTTPS_PROXY": model_server.base_url}
 
     async def once() -> None:
@@ -178,7 +204,7 @@ def failure_over_tls(ask: Ask, provider: str, path: Path) -> ModelError:
     return caught.value
 
 
-@pytest.mark.parametrize("provider", ["azure_inference", "openai"])
+@pytest.mark.parametrize("provider", HTTP_PROVIDERS)
 def test_a_certificate_that_nobody_vouches_for_is_final_and_says_why_f25(
     provider: str, ask: Ask, tmp_path: Path
 ) -> None:
@@ -212,7 +238,7 @@ def test_a_trusted_certificate_lets_the_request_through(
         assert ask("openai", "hello", endpoint=server.openai_url).text.startswith("echo")
 
 
-@pytest.mark.parametrize("provider", ["azure_inference", "openai"])
+@pytest.mark.parametrize("provider", HTTP_PROVIDERS)
 def test_a_server_that_speaks_no_tls_is_not_to_be_trusted(
     provider: str, ask: Ask, model_server: ModelServer
 ) -> None:
