@@ -71,9 +71,10 @@ async def over_aiohttp(n: int, concurrency: int, url: str) -> None:
 
 def ours(root: Path) -> None:
     """Carry out the benchmark project."""
+    from llmops.call.carrying import Settings
     from llmops.definitions.workspace import load_workspace
     from llmops.plan import Selection, plan_experiment
-    from llmops.run import Settings, run_experiment
+    from llmops.run import run_experiment
     from llmops.stores.journal import open_journal
 
     def utc_now() -> datetime:
@@ -82,7 +83,7 @@ def ours(root: Path) -> None:
     workspace = load_workspace(root)
     journal = open_journal(workspace.project.store.url, root=root)
     plan = plan_experiment(workspace, "bench", journal, now=utc_now())
-    with journal.hold():
+    with journal.hold(plan.run.id):
         result = asyncio.run(
             run_experiment(workspace, plan, journal, Selection(), Settings(os.environ, utc_now))
         )

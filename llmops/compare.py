@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from llmops.definitions.base import short
-from llmops.definitions.experiment import BASELINE_PREFIXES
+from llmops.definitions.experiment import BASELINE_PREFIXES, EvaluatorUse
 from llmops.errors import UsageError, nearest
+from llmops.evaluators import evaluator_class, open_evaluator
+from llmops.evaluators.base import Summary
+from llmops.evaluators.statistics import rough_note
 from llmops.records import (
     Comparison,
     Effect,
@@ -27,12 +31,13 @@ from llmops.records import (
     Side,
     Variant,
 )
-from llmops.score.summary import LEVEL, OPEN_MEASURES, Column, Rows, measured
+from llmops.score.paired import PairedFigure, pair_sums
+from llmops.score.summary import LEVEL, OPEN_MEASURES, Column, Ledger, Rows, measured
 from llmops.stats.intervals import DUST, geometric_ratio_interval, mean_interval_unbounded
 from llmops.stats.paired import paired_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from llmops.stats.arrays import Floats
@@ -62,21 +67,23 @@ def compare_variants(
     _refuse_other_evaluators(run, other)
     # One version of a dataset is one content: then there is nothing to hash.
     with_keys = run.dataset.version != other.dataset.version
-    sides = [_read(journal, *side, with_keys=with_keys) for side in (baseline, candidate)]
+    summing = _summaries(run, other)
+    sides = [_read(journal, *side, summing, with_keys=with_keys) for side in (baseline, candidate)]
     return _compare(baseline, candidate, *sides, level=level, now=now)
 
 
 def compare_run(journal: Rows, run: Run, *, now: datetime) -> list[Comparison]:
     """Return each candidate of a run compared with its baseline, in order; none without a baseline."""
     read: dict[str, SideValues] = {}
+    summing = _summaries(run)
     found = []
     for candidate in run.variants:
         baseline = None if candidate.is_baseline else _baseline_of(run, candidate)
         if baseline is None:
             continue
         if baseline.name not in read:
-            read[baseline.name] = _read(journal, run, baseline.name, with_keys=False)
-        values = _read(journal, run, candidate.name, with_keys=False)
+            read[baseline.name] = _read(journal, run, baseline.name, summing, with_keys=False)
+        values = _read(journal, run, candidate.name, summing, with_keys=False)
         names = (run, baseline.name), (run, candidate.name)
         found.append(_compare(*names, read[baseline.name], values, level=LEVEL, now=now))
     return found
@@ -96,7 +103,11 @@ def _compare(
     if not pairs.ids:
         raise UsageError(_no_pairs(run, other, before, after))
     measures = list(_measures(_evaluators_of(run, other), before, after))
-    effects = [pairs.effect(measure) for measure in measures]
+    effects: list[Effect] = []
+    for measure in measures:
+        effects.append(pairs.effect(measure))
+        # Swapping the sides must not change what is drawn.
+        effects += pairs.effects_together(measure, seed=min(run.seed, other.seed))
     scored = [measure for measure in measures if measure.kind == "score"]
     return Comparison(
         created_at=now,
@@ -140,7 +151,7 @@ def find_side(journal: Journal, text: str) -> tuple[Run, str]:
         raise UsageError(f"{text!r} names no variant: write RUN:VARIANT")
     run = journal.find_run(name) or journal.latest_run(name)
     if run is None:
-        known = [known for run in journal.runs() for known in (run.experiment, run.id)]
+        known = [known for run in journal.runs(with_comparisons=False) for known in (run.experiment, run.id)]
         hint = nearest(name, known) or "`llmops report` lists the runs there are"
         raise UsageError(f"no run and no experiment that has run is called {name!r}; {hint}")
     return run, _variant_of(run, variant).name
@@ -176,6 +187,29 @@ def _evaluators_of(run: Run, other: Run) -> list[EvaluatorVersion]:
     return list({evaluator.name: evaluator for evaluator in (*run.evaluators, *other.evaluators)}.values())
 
 
+def _summaries(*runs: Run) -> dict[str, Summary]:
+    """Return the evaluators of these runs that have figures over all cases, by name, as they were defined."""
+    found: dict[str, Summary] = {}
+    for run in runs:
+        uses = map(EvaluatorUse.model_validate, run.experiment_definition.get("evaluators", ()))
+        for use in uses:
+            evaluator = None if use.name in found else _summary(use)
+            if evaluator is not None:
+                found[use.name] = evaluator
+    return found
+
+
+def _summary(use: EvaluatorUse) -> Summary | None:
+    """Return an evaluator if it has figures over all cases; they only inform, so one that is gone costs no more."""
+    try:
+        if not hasattr(evaluator_class(use.kind), "statistics"):
+            return None
+        evaluator = open_evaluator(use.kind, use.options)
+    except (UsageError, ValidationError):
+        return None
+    return evaluator if isinstance(evaluator, Summary) else None
+
+
 def _no_pairs(run: Run, other: Run, baseline: SideValues, candidate: SideValues) -> str:
     n_common = len(baseline.cases.keys() & candidate.cases.keys())
     why = f"the {n_common} cases of one id differ in content" if n_common else "no case id is on both sides"
@@ -197,9 +231,14 @@ class CaseFacts:
 
 @dataclass
 class SideValues:
-    """Every number in the rows of one variant, by metric: 16 bytes each, however long the texts were."""
+    """Every number in the rows of one variant, by metric: 16 bytes each, however long the texts were.
+
+    summing: the evaluators with figures over all cases, by name, of whose scores a ledger is kept.
+    """
 
     with_keys: bool
+    summing: Mapping[str, Summary] = field(default_factory=dict)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
     cases: dict[str, CaseFacts] = field(default_factory=dict)
     columns: dict[str, Column] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
@@ -214,6 +253,10 @@ class SideValues:
         for name, value in self._values(row):
             if value is not None:
                 self.columns.setdefault(name, Column()).add(self.cases[case.id].place, value)
+        for score in row.scores:
+            if score.evaluator in self.summing:
+                ledger = self.ledgers.setdefault(score.evaluator, Ledger())
+                ledger.add(self.cases[case.id].place, score)
 
     def _values(self, row: Row) -> Iterator[tuple[str, float | None]]:
         for score in row.scores:
@@ -231,8 +274,10 @@ class SideValues:
         return means[[self.cases[case_id].place for case_id in ids]]
 
 
-def _read(journal: Rows, run: Run, variant: str, *, with_keys: bool) -> SideValues:
-    side = SideValues(with_keys)
+def _read(
+    journal: Rows, run: Run, variant: str, summing: Mapping[str, Summary], *, with_keys: bool
+) -> SideValues:
+    side = SideValues(with_keys, summing)
     for row in journal.rows(run.id, variant=variant, with_spans=False):
         side.add(row)
     return side
@@ -245,18 +290,18 @@ def _read(journal: Rows, run: Run, variant: str, *, with_keys: bool) -> SideValu
 class Measure:
     """A metric that has a value a case. low, high: its range, None where it is open.
 
-    kind: the `score` of an evaluator or a `part` of it, of which more is better; a `rate` or a `size`
-    (seconds, tokens), of which less is.
+    kind: the `score` of an evaluator or a `part` of it; a `rate` or a `size` (seconds, tokens).
     """
 
     name: str
     kind: Literal["score", "part", "rate", "size"]
     low: float | None = None
     high: float | None = None
+    lower_is_better: bool = False
 
     def scale(self, before: Floats, after: Floats) -> Literal["difference", "ratio"]:
-        """Return how to compare: open-ended scores as ratios too, where all are above 0."""
-        if self.low is not None and self.high is not None:
+        """Return how to compare: scores without any range as ratios too, where all are above 0."""
+        if self.low is not None or self.high is not None:
             return "difference"
         is_positive = before.size == 0 or min(before.min(), after.min()) > 0
         return "ratio" if self.kind == "size" or is_positive else "difference"
@@ -265,12 +310,13 @@ class Measure:
 def _measures(evaluators: Sequence[EvaluatorVersion], *sides: SideValues) -> Iterator[Measure]:
     owners = {name: owner for side in sides for name, owner in side.parts.items()}
     for evaluator in evaluators:
-        yield Measure(evaluator.name, "score", evaluator.low, evaluator.high)
+        about = (evaluator.low, evaluator.high, evaluator.lower_is_better)
+        yield Measure(evaluator.name, "score", *about)
         for name in sorted(name for name, owner in owners.items() if owner == evaluator.name):
-            yield Measure(name, "part", evaluator.low, evaluator.high)
-    yield Measure("invalid_rate", "rate", 0.0, 1.0)
+            yield Measure(name, "part", *about)
+    yield Measure("invalid_rate", "rate", 0.0, 1.0, lower_is_better=True)
     for name in OPEN_MEASURES:
-        yield Measure(name, "size")
+        yield Measure(name, "size", lower_is_better=True)
 
 
 @dataclass(frozen=True)
@@ -307,6 +353,41 @@ class Pairs:
         effect = values.ratio() if scale == "ratio" else values.difference()
         return effect.model_copy(update={"n_missing": n_missing})
 
+    def effects_together(self, measure: Measure, *, seed: int) -> Iterator[Effect]:
+        """Yield the effects on the figures of all cases together that the evaluator of this name has."""
+        summing = self.candidate.summing.get(measure.name)
+        ledgers = [side.ledgers.get(measure.name) for side in (self.baseline, self.candidate)]
+        if measure.kind != "score" or summing is None or ledgers[0] is None or ledgers[1] is None:
+            return
+        places = [
+            {side.cases[case_id].place: pair for pair, case_id in enumerate(self.ids)}
+            for side in (self.baseline, self.candidate)
+        ]
+        sums = pair_sums(summing, (ledgers[0], ledgers[1]), (places[0], places[1]))
+        if not sums.pairs:
+            return
+        clusters = None if self.clusters is None else self.clusters[sums.pairs].tolist()
+        for found in sums.figures(clusters, level=self.level, seed=seed):
+            yield _together(measure, found, len(sums.pairs), sums.n_missing, clusters)
+
+
+def _together(
+    measure: Measure, found: PairedFigure, n: int, n_missing: int, clusters: Sequence[str] | None
+) -> Effect:
+    return Effect(
+        metric=f"{measure.name}.{found.part}",
+        scale="difference",
+        baseline=found.baseline,
+        candidate=found.candidate,
+        estimate=found.candidate - found.baseline,
+        interval=found.interval,
+        n=n,
+        n_clusters=None if clusters is None else len(set(clusters)),
+        n_missing=n_missing,
+        lower_is_better=measure.lower_is_better,
+        note="; ".join(filter(None, ("by resampling cases: it informs", rough_note(n)))),
+    )
+
 
 def _unknown(measure: Measure, scale: Literal["difference", "ratio"], n_missing: int) -> Effect:
     note = "no case has it on both sides" if n_missing else "not measured on either side"
@@ -317,6 +398,7 @@ def _unknown(measure: Measure, scale: Literal["difference", "ratio"], n_missing:
         candidate=None,
         estimate=None,
         n_missing=n_missing,
+        lower_is_better=measure.lower_is_better,
         note=note,
     )
 
@@ -396,6 +478,7 @@ class PairedValues:
             interval=None if ends is None else Interval(low=ends[0], high=ends[1], level=self.level),
             n=len(self.ids),
             n_clusters=None if self.clusters is None else len(np.unique(self.clusters)),
+            lower_is_better=self.measure.lower_is_better,
             improved=improved,
             regressed=regressed,
             note=note,
@@ -421,7 +504,7 @@ class PairedValues:
         change = self._change()
         places = [int(at) for at in np.flatnonzero(change)]
         places.sort(key=lambda at: -round(float(abs(change[at])) / self._dust))
-        gain = -change if self.measure.kind == "rate" else change
+        gain = -change if self.measure.lower_is_better else change
         better, worse = ([self._flip(at) for at in places if sign * gain[at] > 0] for sign in (1, -1))
         return tuple(better), tuple(worse)
 
@@ -454,5 +537,6 @@ def _fact(name: str, baseline: tuple[Run, str], candidate: tuple[Run, str]) -> E
         candidate=after,
         estimate=None if before is None or after is None else after - before,
         n=min(sizes),
+        lower_is_better=True,
         note="; ".join(dict.fromkeys(notes)) or None,
     )

@@ -3,6 +3,7 @@
 LlmopsError
     UsageError          a command was asked for something that does not exist
     DefinitionError     files are wrong: carries findings with path, line, and what would be right
+        RowsError                                                 some rows of a data file; the others were read
     ModelError          no usable reply: carries model, request id, retry_after_s
         RateLimitError, ModelTimeoutError, UnavailableError       worth another try
         RefusalError, ReplyError, RequestError                    not worth another try
@@ -50,6 +51,18 @@ class DefinitionError(LlmopsError):
     def __init__(self, findings: Finding | Iterable[Finding]) -> None:
         self.findings: tuple[Finding, ...] = (findings,) if isinstance(findings, Finding) else tuple(findings)
         super().__init__("\n".join(str(finding) for finding in self.findings))
+
+
+class RowsError(DefinitionError):
+    """Some rows of a data file are wrong, and the others were read.
+
+    n_rows: how many are wrong. n_unlisted: of their findings, how many are only counted, in the last of `findings`.
+    """
+
+    def __init__(self, findings: Iterable[Finding], *, n_rows: int, n_unlisted: int = 0) -> None:
+        super().__init__(findings)
+        self.n_rows = n_rows
+        self.n_unlisted = n_unlisted
 
 
 class ModelError(LlmopsError):

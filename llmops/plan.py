@@ -7,6 +7,7 @@ out. Calls no model and writes nothing.
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,7 @@ from llmops.steps import Overrides, open_program
 from llmops.steps.base import Program
 from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
+from llmops.steps.recorded import RecordedProgram, open_recorded, recorded_notes
 from llmops.stores.journal import Cell, Journal
 
 _ESTIMATE_CASES = 20
@@ -39,7 +41,7 @@ class Plan:
     run: Run
     experiment: Experiment
     dataset: Dataset
-    cases: tuple[Case, ...]
+    cases: Sequence[Case]
     programs: Mapping[str, Program]
     evaluators: tuple[BoundEvaluator, ...]
     notes: tuple[str, ...] = ()
@@ -50,9 +52,9 @@ class Plan:
         return [evaluator.identity for evaluator in self.evaluators]
 
     @cached_property
-    def order(self) -> list[int]:
+    def order(self) -> Sequence[int]:
         """Places of the cases in the seeded order in which they are carried out."""
-        order = list(range(len(self.cases)))
+        order = array("I", range(len(self.cases)))
         random.Random(self.run.seed).shuffle(order)  # noqa: S311 - a seeded order, not a secret
         return order
 
@@ -74,11 +76,13 @@ class Estimate:
     """What a plan's missing cells will take at least: one try a call, and no output tokens.
 
     None: nobody knows before it runs, because a price is unknown or a chain's later prompts depend on replies.
+    n_judge_calls: of the calls, those of evaluators.
     """
 
     n_calls: int
     input_tokens: int | None
     input_usd: float | None
+    n_judge_calls: int = 0
 
 
 def plan_experiment(
@@ -95,6 +99,7 @@ def plan_experiment(
     cases = dataset.of(split)
     trials, notes = _trials(workspace, name, experiment)
     programs = _open_programs(workspace, name, trials, experiment)
+    notes += recorded_notes(programs, dataset, split, experiment.repeats)
     evaluators = bind_evaluators(workspace, name)
     variants = tuple(_variant(workspace, trial, programs[trial.name]) for trial in trials)
     version = dataset.version(split)
@@ -109,7 +114,12 @@ def plan_experiment(
         status=RunStatus.RUNNING,
         created_at=now,
         dataset=DatasetVersion(
-            name=dataset.name, split=split, version=version, n_cases=len(cases), path=dataset.path
+            name=dataset.name,
+            split=split,
+            version=version,
+            n_cases=len(cases),
+            n_skipped=dataset.n_skipped,
+            path=dataset.path,
         ),
         variants=variants,
         evaluators=judged_by,
@@ -162,7 +172,7 @@ def _dataset_under_test(
         dataset, split = workspace.cases(experiment.dataset)
     except UsageError as error:
         raise _at(workspace, name, ("dataset",), error) from error
-    if not dataset.of(split):
+    if not dataset.of(split) and not workspace.today.allow_empty:
         raise _at(workspace, name, ("dataset",), UsageError(f"{experiment.dataset} has no cases"))
     return dataset, split
 
@@ -186,7 +196,7 @@ def _trials(workspace: Workspace, name: str, experiment: Experiment) -> tuple[li
     for trial in trials:
         twin = _twin(trial, baseline)
         try:
-            _resolve(workspace, twin)
+            _find(workspace, twin)
             twins.append(twin)
         except LlmopsError as error:
             if experiment.missing_baseline == "fail":
@@ -198,6 +208,14 @@ def _trials(workspace: Workspace, name: str, experiment: Experiment) -> tuple[li
 def _twin(trial: Trial, baseline: str) -> Trial:
     where = baseline.removeprefix("alias:")
     return Trial(f"{trial.name}@{where}", trial.group, trial.definition, is_baseline=True, at=where)
+
+
+def _find(workspace: Workspace, trial: Trial) -> None:
+    """Raise what keeps a trial from being found."""
+    if trial.definition.recorded is not None:
+        open_recorded(workspace, trial.definition.recorded, trial.at)
+    else:
+        _resolve(workspace, trial)
 
 
 def _resolve(workspace: Workspace, trial: Trial) -> Resolved:
@@ -217,15 +235,20 @@ def _open_programs(
     document = workspace.document("experiment", name)
     for trial in trials:
         try:
-            resolved = _resolve(workspace, trial)
-            overrides = _overrides(trial, resolved)
-            programs[trial.name] = open_program(resolved, overrides, seed=experiment.seed)
+            programs[trial.name] = _open(workspace, trial, experiment.seed)
         except UsageError as error:
             variant = max((key for key in experiment.variants if _is_of(trial.name, key)), key=len)
             findings.append(document.finding(("variants", variant), f"variant {trial.name}: {error}"))
     if findings:
         raise DefinitionError(findings)
     return programs
+
+
+def _open(workspace: Workspace, trial: Trial, seed: int) -> Program:
+    if trial.definition.recorded is not None:
+        return open_recorded(workspace, trial.definition.recorded, trial.at)
+    resolved = _resolve(workspace, trial)
+    return open_program(resolved, _overrides(trial, resolved), seed=seed)
 
 
 def _overrides(trial: Trial, resolved: Resolved) -> Overrides:
@@ -244,6 +267,8 @@ def _is_of(name: str, wanted: str) -> bool:
 
 def _variant(workspace: Workspace, trial: Trial, program: Program) -> Variant:
     definition = trial.definition
+    if isinstance(program, RecordedProgram):
+        return _recorded_variant(trial, program)
     resolved = _resolve(workspace, trial)
     folder = "prompts" if definition.kind == "prompt" else "chains"
     reference = f"{resolved.name}@{trial.at}" if trial.at else definition.target
@@ -259,6 +284,20 @@ def _variant(workspace: Workspace, trial: Trial, program: Program) -> Variant:
         set=definition.set,
         group=trial.group,
         prompts=program.prompts,
+        is_baseline=trial.is_baseline,
+    )
+
+
+def _recorded_variant(trial: Trial, program: RecordedProgram) -> Variant:
+    path = program.file.path
+    return Variant(
+        name=trial.name,
+        definition=path,
+        reference=f"{path}@{trial.at}" if trial.at else path,
+        definition_identity=program.identity,
+        identity=program.identity,
+        models=(),
+        group=trial.group,
         is_baseline=trial.is_baseline,
     )
 
@@ -330,42 +369,74 @@ def select(
     if models:
         known = {model.name for variant in plan.run.variants for model in variant.models}
         if unknown := set(models) - known:
-            raise UsageError(f"no variant asks model {min(unknown)!r}; there are: {', '.join(sorted(known))}")
+            there = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"no variant asks model {min(unknown)!r}; there are: {there}")
         asking = {v.name for v in plan.run.variants if {m.name for m in v.models} & set(models)}
         if chosen is not None and not chosen & asking:
             raise UsageError(f"none of {', '.join(sorted(chosen))} asks {' or '.join(sorted(set(models)))}")
         chosen = asking if chosen is None else chosen & asking
-    ids = [case.id for case in plan.cases]
-    if unknown := set(cases) - set(ids):
-        hint = nearest(min(unknown), ids) or f"it has {len(ids)}, from {ids[0]!r} to {ids[-1]!r}"
-        raise UsageError(f"{plan.dataset.name} has no case {min(unknown)!r} here; {hint}")
+    if cases:
+        _check_ids(plan, set(cases))
     return Selection(
         frozenset(chosen) if chosen is not None else None, frozenset(cases) if cases else None, limit
     )
 
 
-def estimate(workspace: Workspace, plan: Plan, missing: Mapping[str, int]) -> Estimate:
+def _check_ids(plan: Plan, wanted: set[str]) -> None:
+    unknown = wanted - {case.id for case in plan.cases if case.id in wanted}
+    if unknown:
+        ids = [case.id for case in plan.cases]
+        known = f"it has {len(ids)}, from {ids[0]!r} to {ids[-1]!r}" if ids else "it has none"
+        hint = nearest(min(unknown), ids) or known
+        raise UsageError(f"{plan.dataset.name} has no case {min(unknown)!r} here; {hint}")
+
+
+def estimate(
+    workspace: Workspace, plan: Plan, missing: Mapping[str, int], unjudged: Mapping[str, int] | None = None
+) -> Estimate:
     """Return what the missing cells will take at least. missing: by variant, how many have no output.
 
-    Input tokens are the mean over a sample of rendered cases.
+    unjudged: by evaluator, how many cells lack its score; only those that ask models count. Input tokens are the
+    mean over a sample of rendered cases; of what a judge reads, the output is not counted.
     """
-    n_calls = 0
-    tokens: int | None = 0
-    usd: float | None = 0.0
-    for name, n in missing.items():
-        program = plan.programs[name]
-        n_calls += n * _calls_of(program)
-        mean = (
-            _mean_tokens(program, [plan.cases[place] for place in plan.order[:_ESTIMATE_CASES]]) if n else 0.0
-        )
-        price = _input_price(workspace, program)
-        tokens = None if tokens is None or mean is None else tokens + round(n * mean)
-        usd = None if usd is None or mean is None or price is None else usd + n * mean * price / 1e6
-    return Estimate(n_calls, tokens, usd)
+    sample = [plan.cases[place] for place in plan.order[:_ESTIMATE_CASES]]
+    shares = [
+        _share(n * _calls_of(program), n, _mean_tokens(program, sample), _input_price(workspace, program))
+        for name, n in missing.items()
+        if n
+        for program in [plan.programs[name]]
+    ]
+    judging = [
+        _share(n, n, _mean_least(evaluator, sample), _input_price(workspace, evaluator))
+        for evaluator in plan.evaluators
+        if evaluator.models and (n := (unjudged or {}).get(evaluator.name, 0))
+    ]
+    everything = [*shares, *judging]
+    tokens, usd = [each.input_tokens for each in everything], [each.input_usd for each in everything]
+    return Estimate(
+        n_calls=sum(each.n_calls for each in everything),
+        input_tokens=None if None in tokens else sum(filter(None, tokens)),
+        input_usd=None if None in usd else sum(filter(None, usd), 0.0),
+        n_judge_calls=sum(each.n_calls for each in judging),
+    )
 
 
-def _input_price(workspace: Workspace, program: Program) -> float | None:
-    """US dollars for a million input tokens of what a program asks; None when unknown or not the same for all."""
+def _share(n_calls: int, n_cells: int, tokens: float | None, price: float | None) -> Estimate:
+    """What some cells take. tokens: of input for each. price: US dollars for a million of them."""
+    usd = None if tokens is None or price is None else n_cells * tokens * price / 1e6
+    return Estimate(n_calls, None if tokens is None else round(n_cells * tokens), usd)
+
+
+def _mean_least(evaluator: BoundEvaluator, cases: Sequence[Case]) -> float | None:
+    if evaluator.asking is None:
+        return 0.0
+    tokens = [evaluator.asking.least_tokens(case) for case in cases]
+    known = [each for each in tokens if each is not None]
+    return sum(known) / len(known) if len(known) == len(tokens) else None
+
+
+def _input_price(workspace: Workspace, program: Program | BoundEvaluator) -> float | None:
+    """US dollars for a million input tokens of all that is asked; None when unknown or not the same for all."""
     prices = [workspace.model(name).pricing() for name in program.models]
     known = {price.input_per_mtok for price in prices if price is not None}
     if len(known) > 1 or None in prices:

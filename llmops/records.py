@@ -352,25 +352,45 @@ class Variant(Record):
     prompts: Mapping[str, str] = Field(default_factory=dict)
     is_baseline: bool = False
 
+    @property
+    def kind(self) -> Literal["prompt", "chain", "recorded"]:
+        """What was tried; recorded outputs never stand in the folders of the other two."""
+        match self.definition.partition("/")[0]:
+            case "prompts":
+                return "prompt"
+            case "chains":
+                return "chain"
+        return "recorded"
+
 
 class DatasetVersion(Record):
-    """The cases a run was made on. version: SHA-256 of their content."""
+    """The cases a run was made on. version: SHA-256 of their content.
+
+    n_skipped: rows of the whole file that were wrong and are left out.
+    """
 
     name: str
     split: str | None
     version: str
     n_cases: int
+    n_skipped: int = 0
     path: str
 
 
 class EvaluatorVersion(Record):
-    """An evaluator as it judged. low, high: the range of its scores, None where it is open."""
+    """An evaluator as it judged. low, high: the range of its scores, None where it is open.
+
+    models: those it asks. prompts: identity of each prompt it asks them with, by name; one that has any is a judge.
+    """
 
     name: str
     kind: str
     identity: str
     low: float | None = None
     high: float | None = None
+    lower_is_better: bool = False
+    models: tuple[ModelVersion, ...] = ()
+    prompts: Mapping[str, str] = Field(default_factory=dict)
 
 
 class RunStatus(StrEnum):
@@ -396,9 +416,10 @@ class Run(Record):
     fresh: 0 for the first carrying out of this identity, counted up by `--fresh`.
     summary: by variant, by metric name. slices: by variant, slice, metric name.
     comparisons: of each candidate with its baseline.
-    n_cells counts variants x cases x repeats; n_done those with an output; n_errors outputs that are errors.
-    n_calls, cost_usd: requests sent and money spent by this run itself, reused replies not counted;
-    cost_usd is None when a price is unknown.
+    n_cells counts variants x cases x repeats; n_done those with an output; n_errors outputs that are errors;
+    n_unscored those with an output that some evaluator has still to judge.
+    n_calls, cost_usd: requests sent and money spent by this run itself, those of judges included, reused replies
+    not counted; cost_usd is None when a price is unknown. The metric `cost_usd` is what the outputs cost.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -419,6 +440,7 @@ class Run(Record):
     n_cells: int
     n_done: int = 0
     n_errors: int = 0
+    n_unscored: int = 0
     n_calls: int = 0
     n_reused: int = 0
     cost_usd: float | None = 0.0
@@ -444,6 +466,7 @@ class Effect(Record):
 
     estimate: mean difference, or the ratio of geometric means for open-ended metrics (`scale`).
     n_missing: cases scored on one side only. improved, regressed: flipped cases, largest change first.
+    lower_is_better: of scores such as TER; of what is measured unasked less is better always.
     """
 
     metric: str
@@ -455,6 +478,7 @@ class Effect(Record):
     n: int = 0
     n_clusters: int | None = None
     n_missing: int = 0
+    lower_is_better: bool = False
     improved: tuple[Flip, ...] = ()
     regressed: tuple[Flip, ...] = ()
     note: str | None = None

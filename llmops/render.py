@@ -7,11 +7,12 @@ Roles stand in the prompt before anything is filled in, so text from a case can 
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from llmops.definitions.dataset import Case
+from llmops.definitions.case_file import Case, cases_at
 from llmops.definitions.prompt import Examples, ExamplesBlock, Prompt, TextMessage
 from llmops.definitions.schemas import InputTypes, checker, schema_of
 from llmops.definitions.templates import Template, TemplateError, parse_template, render_text
@@ -33,7 +34,7 @@ class Renderer:
 
     def __init__(self, prompt: Prompt, pool: Sequence[Case] = (), *, seed: int = 0) -> None:
         self.prompt = prompt
-        self.pool = tuple(pool)
+        self.pool = pool
         self._examples = Selection(prompt.examples, pool, seed) if prompt.examples else None
         self._checks = checks_of(prompt.inputs)
         self._parts = tuple(map(_part, prompt.messages))
@@ -149,7 +150,7 @@ class Selection:
         self._k = examples.k
         self._select = examples.select
         self._seed = seed
-        self._pool = pool if examples.select == "first" else sorted(pool, key=lambda case: case.id)
+        self._pool = pool if examples.select == "first" else cases_at(pool, _by_id(pool))
 
     def choose(self, inputs: Mapping[str, Any], *, case_id: str | None, cluster: str | None) -> list[Case]:
         """Return at most k cases; `similar` puts the nearest last, next to the question."""
@@ -183,7 +184,7 @@ class Selection:
 
     @cached_property
     def _shuffled(self) -> Sequence[int]:
-        order = list(range(len(self._pool)))
+        order = array("I", range(len(self._pool)))
         random.Random(self._seed).shuffle(order)  # noqa: S311 - a seeded draw, not a secret
         return order
 
@@ -202,6 +203,12 @@ class Selection:
         from llmops.models.ngrams import Neighbours
 
         return Neighbours([_text(case.inputs) for case in self._pool])
+
+
+def _by_id(pool: Sequence[Case]) -> array[int]:
+    """Return the places of the cases in the order of their ids."""
+    ids = [case.id for case in pool]
+    return array("I", sorted(range(len(ids)), key=ids.__getitem__))
 
 
 def _text(value: object) -> str:

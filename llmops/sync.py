@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -25,12 +25,11 @@ from llmops.definitions.workspace import Workspace
 from llmops.errors import LlmopsError, StoreError, UsageError
 from llmops.records import Comparison, Row, Run
 from llmops.report.markdown import run_markdown
-from llmops.report.rows import write_rows
+from llmops.report.rows import row_line
 from llmops.stores import tracking
 from llmops.stores.journal import Journal
 from llmops.stores.mlflow import MlflowIds, MlflowStore, open_mlflow
 from llmops.stores.shipment import REPORT_FILE, RUN_FILE, PromptText, Shipment
-from llmops.stores.sqlite import hold_file
 from llmops.stores.traces import ROWS_FILE, CaseTrace, Choice, Teller
 
 COMPARISONS_FILE = "comparisons.json"
@@ -76,7 +75,7 @@ def sync_runs(
     environment = os.environ if environment is None else environment
     uri = tracking.resolve_uri(uri, root=workspace.root, environment=environment)
     target = tracking.shown(uri)
-    with _one_at_a_time(workspace.root):
+    with journal.delivering():
         waiting = [run_id for run_id in journal.waiting(target) if run_ids is None or run_id in run_ids]
         if not waiting:
             return []
@@ -91,14 +90,6 @@ def sync_runs(
         with closing(store):
             sync = _Sync(journal, workspace, store, target, now, progress)
             return [sync.deliver(run_id) for run_id in waiting]
-
-
-@contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
-    folder = root / ".llmops"
-    folder.mkdir(exist_ok=True)
-    with hold_file(folder / "sync"):
-        yield
 
 
 @dataclass
@@ -175,6 +166,7 @@ class _Sync:
 
     def _prompts(self, run: Run) -> Prompts:
         used = {key for variant in run.variants for key in variant.prompts.items()}
+        used |= {key for evaluator in run.evaluators for key in evaluator.prompts.items()}
         for key in sorted(used - self.prompts.keys()):
             self.prompts[key] = find_prompt(self.workspace, *key, self.progress)
         return {key: self.prompts[key] for key in used}
@@ -214,7 +206,7 @@ class _Rows:
 
     def add(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            write_rows([row], self._files[row.variant])
+            self._files[row.variant].write(row_line(row))
             model = row.output.returned_model if row.output is not None else None
             known = self.models[row.variant]
             if model and model not in known and len(known) < _MAX_MODELS:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.postgres_server import PostgresServer, find_programs, running_postgres
+
 ROOT = Path(__file__).parent.parent
 settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -25,7 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def fixed_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No key, address or setting of whoever runs the tests reaches them."""
     for name in list(os.environ):
-        if name.startswith(("MLFLOW_", "OPENAI_", "AZURE_", "LLMOPS_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("MLFLOW_", "OPENAI_", "AZURE_", "LLMOPS_", "PG")) or name.lower().endswith(
+            "_proxy"
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.setenv("COLUMNS", "80")
@@ -79,6 +83,17 @@ def git(tmp_path: Path) -> Callable[..., str]:
         ).stdout.strip()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Give a real PostgreSQL; whoever asks for it is skipped where it is not installed."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("the programs of PostgreSQL are not installed")
+    with running_postgres(programs) as server:
+        yield server
 
 
 _PERSON = {"NAME": "Test", "EMAIL": "test@example.invalid", "DATE": "2026-01-01T00:00:00+00:00"}

@@ -307,7 +307,7 @@ def mean(value: float, n: int, *, n_missing: int = 0) -> Figure:
 
 
 @cache
-def _empty_database() -> bytes:
+def empty_database() -> bytes:
     """An MLflow database without runs; making one takes seconds, copying it none."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "mlflow.db"
@@ -331,7 +331,7 @@ class Mirror:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
         if self.uri.startswith("sqlite"):
-            (self.root / "mlflow.db").write_bytes(_empty_database())
+            (self.root / "mlflow.db").write_bytes(empty_database())
         self.journal = open_journal("sqlite:///.llmops/store.db", root=self.root)
         self.workspace = load_workspace(self.root)
 

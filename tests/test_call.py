@@ -27,7 +27,7 @@ from llmops.call import (
 from llmops.definitions.project import Limits, ModelDefinition, Price
 from llmops.errors import AccessError, BudgetError, ModelError, ReplyError, RequestError, UnavailableError
 from llmops.models import model_version, open_model
-from llmops.records import CallState, Message, Reply, Request, Usage
+from llmops.records import CallState, EmbeddingRequest, Message, Reply, Request, Usage
 from llmops.stores.journal import Journal, open_journal
 from llmops.stores.writer import Writer
 from tests.model_server import ModelServer, running_model_server
@@ -376,6 +376,90 @@ def test_missing_usage_is_estimated_and_says_so_F26(server: ModelServer, journal
     assert answer.reply.usage is not None and answer.reply.usage.estimated
     assert answer.cost_usd is None
 
+
+# --- embeddings -------------------------------------------------------------------------------------------
+
+
+def embed(
+    open_caller: Callable[[], AbstractAsyncContextManager[Caller]], *requests: EmbeddingRequest
+) -> list[Any]:
+    """Ask for vectors side by side and return the answers, or errors, in order."""
+
+    async def go() -> list[Any]:
+        async with open_caller() as caller:
+            asked = (caller.embed("m", request) for request in requests)
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    return asyncio.run(go())
+
+
+def test_vectors_are_paid_for_once_and_come_back_from_the_journal_bit_by_bit(
+    server: ModelServer, journal: Journal
+) -> None:
+    request = EmbeddingRequest(inputs=("one", "two words"))
+    first, shared = embed(lambda: calling(server, journal), request, request)
+    (again,) = embed(lambda: calling(server, journal), request)
+    assert (first.reused, again.reused) == (False, True)
+    assert first.reply == shared.reply == again.reply
+    assert len(server.received) == 1
+    call = journal.find_call(first.call_id)
+    assert call is not None
+    assert (call.state, call.request, call.reply) == (CallState.ANSWERED, request, first.reply)
+
+
+def test_vectors_cost_what_goes_in_and_nothing_for_what_comes_out(
+    server: ModelServer, journal: Journal
+) -> None:
+    (answer,) = embed(lambda: calling(server, journal), EmbeddingRequest(inputs=("one", "two words")))
+    assert answer.reply.usage == Usage(input_tokens=3, output_tokens=0)
+    assert answer.cost_usd == pytest.approx(3e-6)
+
+
+def test_vectors_without_usage_have_an_estimated_one_and_no_known_cost_F26(
+    server: ModelServer, journal: Journal
+) -> None:
+    request = EmbeddingRequest(inputs=("[[fault:vectors-usage-missing]]",))
+    (answer,) = embed(lambda: calling(server, journal), request)
+    assert answer.reply.usage is not None and answer.reply.usage.estimated
+    assert answer.reply.usage.input_tokens > 0
+    assert answer.cost_usd is None
+
+
+def test_vectors_are_tried_again_where_that_is_worth_it_F09(server: ModelServer, journal: Journal) -> None:
+    sleeps = Sleeps()
+    good = EmbeddingRequest(inputs=("[[fault:503:2]]",))
+    bad = EmbeddingRequest(inputs=("[[fault:ragged-vectors]]", "b"))
+    found = embed(lambda: calling(server, journal, sleep=sleeps), good, bad)
+    assert isinstance(found[0], Answer) and type(found[1]) is ReplyError
+    assert len(server.received) == 3 + 1
+
+
+def test_the_budget_holds_for_vectors_too_S29(server: ModelServer, journal: Journal) -> None:
+    requests = [EmbeddingRequest(inputs=(f"text {n}",)) for n in range(9)]
+    found = embed(lambda: calling(server, journal, budget=Budget(calls=4)), *requests)
+    assert len(server.received) == 4
+    assert sum(isinstance(one, BudgetError) for one in found) == 5
+    upper = upper_cost(requests[0], 2, PRICE)
+    assert upper == pytest.approx(2 * 2 * 1e-6)
+    found = embed(lambda: calling(server, journal, budget=Budget(usd=upper / 2)), *requests[5:])
+    assert {type(one) for one in found} <= {Answer, BudgetError}
+    assert len(server.received) == 4
+
+
+@given(
+    st.lists(st.text(max_size=8), min_size=1, max_size=3),
+    st.lists(st.text(max_size=8), min_size=1, max_size=3),
+)
+def test_requests_for_vectors_differ_when_anything_in_them_differs(one: list[str], other: list[str]) -> None:
+    def identity(inputs: list[str], **fields: Any) -> str:
+        return call_identity("m", EmbeddingRequest(inputs=tuple(inputs), **fields), 0, 0)
+
+    assert (identity(one) == identity(other)) == (one == other)
+    assert len({identity(one), identity(one, dimensions=4), identity(one, purpose="query")}) == 3
+    assert identity(one) != call_identity("m", saying(one[0]), 0, 0)
+
+
+# --- identity ---------------------------------------------------------------------------------------------
 
 texts = st.text(max_size=20)
 

@@ -191,6 +191,19 @@ def test_the_order_in_which_files_are_checked_changes_nothing(project: Project) 
             "{provider: openai, model: x, endpoint: 'http://far/v1', api_key_env: K}",
             "without encryption; use https",
         ),
+        (
+            "{provider: azure_openai, model: d, endpoint_env: E, api_key_env: K}",
+            "model 'm' has no api_version",
+        ),
+        (
+            "{provider: azure_inference, model: x, endpoint_env: E}",
+            "with api_key_env in llmops.yaml, or sign in",
+        ),
+        ("{provider: openai, model: x, auth: entra}", "model 'm' has no endpoint"),
+        (
+            "{provider: openai, model: x, auth: entra, endpoint: 'http://far/v1'}",
+            "would send a token of Entra ID without encryption",
+        ),
         ("{provider: opnai}", "llmops.yaml:2:3: no provider is called 'opnai'; did you mean 'openai'?"),
     ],
 )
@@ -201,6 +214,24 @@ def test_a_model_that_lacks_what_its_provider_needs_is_told(
 
 
 @pytest.mark.parametrize(
+    ("provider", "key", "value"),
+    [
+        ("openai", "api_version", "'2024-10-21'"),
+        ("azure_inference", "api_version", "'2024-10-21'"),
+        ("embedded", "stream", "true"),
+        ("embedded", "auth", "entra"),
+        ("embedded", "endpoint_env", "E"),
+    ],
+)
+def test_what_a_provider_does_not_take_is_told_at_its_line(
+    project: Project, provider: str, key: str, value: str
+) -> None:
+    models = f"models:\n  m:\n    provider: {provider}\n    model: x\n    {key}: {value}\n"
+    found = only(told(project, llmops=models + "  default: {provider: embedded}\n"))
+    assert found.startswith(f"llmops.yaml:5:5: model 'm': {provider} takes no {key}\n    it takes: ")
+
+
+@pytest.mark.parametrize(
     "model",
     [
         "{provider: openai, model: x}",
@@ -208,6 +239,10 @@ def test_a_model_that_lacks_what_its_provider_needs_is_told(
         "{provider: openai, model: x, endpoint: 'http://localhost:11434/v1'}",
         "{provider: openai, model: x, endpoint: 'https://models.example/v1', api_key_env: K}",
         "{provider: azure_inference, endpoint_env: E, api_key_env: K, model: x}",
+        "{provider: azure_openai, endpoint_env: E, api_key_env: K, model: d, api_version: '2024-10-21'}",
+        "{provider: azure_openai, endpoint_env: E, auth: entra, model: d, api_version: '2024-10-21'}",
+        "{provider: azure_inference, endpoint_env: E, auth: entra, model: x}",
+        "{provider: openai, endpoint: 'https://mine.openai.azure.com/openai/v1', auth: entra, model: x}",
     ],
 )
 def test_no_key_and_no_address_has_to_be_set(project: Project, model: str) -> None:
@@ -563,6 +598,26 @@ def test_an_experiment_is_held_against_what_it_uses(project: Project, old: str, 
     if said == "baseline: git rev-parse":
         said = "7:1: ask: git:main: git rev-parse: not a git repository"
     assert any(said in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "said"),
+    [
+        ("bleu.corpsu", 20, "bleu has no part 'corpsu'\n    did you mean 'corpus'?"),
+        ("bleu.corpus", 101, "bleu.corpus goes from 0 to 100, so 101 says nothing"),
+        ("rouge.rouge2", 0.5, "rouge has no part 'rouge2'\n    did you mean 'rouge1'?"),
+        ("rouge.rouge1", 50, "rouge.rouge1 goes from 0 to 1, so 50 says nothing"),
+        ("token_f1.precision", 0.5, "token_f1 has no part 'precision'\n    parts: none"),
+    ],
+)
+def test_a_gate_on_a_part_is_held_against_parts_and_range_of_its_evaluator(
+    project: Project, metric: str, limit: float, said: str
+) -> None:
+    text = EXPERIMENT.replace("[exact_match]", "[bleu, token_f1, rouge: {variants: [rouge1]}]")
+    text = text.replace("metric: exact_match", f"metric: {metric}").replace("0.5", str(limit))
+    assert said in only(told(project, experiments__try=text))
+    right = text.replace(metric, "bleu.corpus").replace(str(limit), "20")
+    assert told(project, experiments__try=right) == []
 
 
 def test_a_gate_against_a_baseline_needs_one(project: Project) -> None:

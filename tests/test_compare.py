@@ -524,3 +524,103 @@ def test_a_side_that_is_not_there_is_refused_with_the_nearest_spelling(
     store(journal, make_run())
     with pytest.raises(UsageError, match=message):
         find_side(journal, text)
+
+
+# --- figures of all cases together, and scores of which less is better ------------------------------------------
+
+TER = EvaluatorVersion(name="edits", kind="ter", identity="a" * 64, low=0.0, high=None, lower_is_better=True)
+CLASSES = EvaluatorVersion(name="classes", kind="classification", identity="b" * 64, low=0.0, high=1.0)
+
+
+def ter_rows(pairs: Iterable[tuple[float | None, float | None]], **fields: Any) -> list[Row]:
+    """Rows of both sides with so many edits in ten words, None for an absent score."""
+    rows = []
+    for number, edits in enumerate(pairs):
+        of = case(number, **{name: value[number] for name, value in fields.items()})
+        for name, n in zip(("old", "new"), edits, strict=True):
+            said = row(name, of, None if n is None else 10 * n, evaluator=TER)
+            sums = () if n is None else (1.0, n, 10.0)
+            rows.append(
+                said.model_copy(update={"scores": (said.scores[0].model_copy(update={"sums": sums}),)})
+            )
+    return rows
+
+
+def run_of(evaluator: EvaluatorVersion, **options: Any) -> Run:
+    use = {"kind": evaluator.kind, "name": evaluator.name, "options": options}
+    return make_run(evaluators=[evaluator], experiment_definition={"evaluators": [use]})
+
+
+def test_less_is_better_of_ter() -> None:
+    found = compare(ter_rows([(4, 2), (3, 3), (1, 5), (6, 0)]), run_of(TER))
+    effect = effect_of(found, "edits")
+    assert [flip.case_id for flip in effect.improved] == ["c003", "c000"]
+    assert [flip.case_id for flip in effect.regressed] == ["c002"]
+    assert (effect.scale, effect.estimate, effect.lower_is_better) == ("difference", -10.0, True)
+    assert not effect_of(compare(two_sides([(0, 1)])), "exact").lower_is_better
+    assert effect_of(compare(two_sides([(0, 1)])), "error_rate").lower_is_better
+
+
+def test_a_score_that_is_open_at_one_end_is_compared_as_a_difference() -> None:
+    assert effect_of(compare(ter_rows([(4, 2), (3, 3)]), run_of(TER)), "edits").scale == "difference"
+
+
+def test_a_figure_of_all_cases_has_a_paired_interval_that_informs() -> None:
+    pairs = [(n % 5 + 1.0, n % 4 + 0.0) for n in range(60)]
+    effect = effect_of(compare(ter_rows([*pairs, (None, 2.0)]), run_of(TER)), "edits.corpus")
+    before, after = (10 * sum(side) / 60 for side in zip(*pairs, strict=True))
+    assert (effect.baseline, effect.candidate) == pytest.approx((before, after))
+    assert effect.estimate == pytest.approx(after - before)
+    assert effect.interval is not None
+    assert effect.interval.low < after - before < effect.interval.high < 0
+    assert (effect.n, effect.n_missing, effect.n_clusters) == (60, 1, None)
+    assert (effect.note, effect.lower_is_better) == ("by resampling cases: it informs", True)
+    assert effect.improved == effect.regressed == ()
+
+
+def test_the_interval_of_a_figure_respects_clusters_and_says_when_it_is_rough() -> None:
+    pairs = [(n % 4 + 1.0, (n % 4) * 2.0) for n in range(40)]
+    alone = effect_of(compare(ter_rows(pairs), run_of(TER)), "edits.corpus")
+    labels = [f"k{n % 4}" for n in range(40)]
+    whole = effect_of(compare(ter_rows(pairs, cluster=labels), run_of(TER)), "edits.corpus")
+    assert alone.interval is not None and whole.interval is not None
+    assert whole.interval.high - whole.interval.low > 2 * (alone.interval.high - alone.interval.low)
+    assert whole.n_clusters == 4
+    assert whole.note == "by resampling cases: it informs; a rough interval: fewer than 50 cases"
+
+
+def test_macro_f1_is_compared_over_the_classes_of_the_options() -> None:
+    rows = []
+    for number, (truth, old, new) in enumerate([("a", "a", "A"), ("b", "a", "b"), ("b", "b", "b")] * 20):
+        for name, label in (("old", old), ("new", new)):
+            said = row(name, case(number), float(label.lower() == truth), evaluator=CLASSES)
+            classed = said.scores[0].model_copy(update={"label": label, "truth": truth})
+            rows.append(said.model_copy(update={"scores": (classed,)}))
+    effect = effect_of(compare(rows, run_of(CLASSES, labels=["a", "b"])), "classes.macro_f1")
+    assert (effect.baseline, effect.candidate) == pytest.approx((2 / 3, 1.0))
+    assert effect.interval is not None
+    assert 0 < effect.interval.low < 1 / 3 < effect.interval.high
+    apart = effect_of(compare(rows, run_of(CLASSES, normalise=False)), "classes.macro_f1")
+    assert apart.candidate == pytest.approx(0.5)  # "A" is then no "a"
+
+
+def test_figures_that_neither_run_can_work_out_have_no_effect() -> None:
+    names = {effect.metric for effect in compare(ter_rows([(None, 1), (1, None)]), run_of(TER)).effects}
+    assert "edits" in names and "edits.corpus" not in names
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {},
+        {"evaluators": [{"kind": "of_a_package_that_is_gone", "name": "edits"}]},
+        {"evaluators": [{"kind": "ter", "name": "edits", "options": {"of_another_version": 1}}]},
+        {"evaluators": [{"kind": "exact_match", "name": "edits"}]},
+    ],
+)
+def test_an_evaluator_that_cannot_be_opened_any_more_costs_only_its_figure(
+    definition: dict[str, Any],
+) -> None:
+    run = make_run(evaluators=[TER], experiment_definition=definition)
+    names = {effect.metric for effect in compare(ter_rows([(1, 1)]), run).effects}
+    assert "edits" in names and "edits.corpus" not in names

@@ -41,6 +41,11 @@ OUTSIDE: dict[str, str | tuple[str, ...]] = {
     "click": "cli/",
     "sklearn": "evaluators/figures.py",
     "jsonschema": "definitions/json_schema.py",
+    "pandas": "report/frame.py",
+    "psycopg": "stores/postgresql.py",
+    "pyarrow": ("definitions/parquet_reader.py", "report/rows.py"),
+    "rouge_score": "evaluators/rouge.py",
+    "sacrebleu": "evaluators/translation.py",
     "re2": "definitions/patterns.py",
     "yaml": "definitions/yaml_reader.py",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -209,6 +210,13 @@ def test_cells_are_interleaved_case_by_case_in_an_order_drawn_by_the_seed(place:
     assert order != sorted(order)
     other = experiment(place, two, "repeats: 2", seed=4)
     assert [cell.case_id for cell, _ in other.cells()] != [cell.case_id for cell, _ in plan.cells()]
+
+
+def test_the_order_of_many_cases_is_the_one_that_stored_runs_have(place: Workplace) -> None:  # F65
+    place.write_cases(*(case_of(number) for number in range(1500)))
+    order = list(range(1500))
+    random.Random(3).shuffle(order)
+    assert list(place.plan().order) == order
 
 
 def test_every_cell_has_an_id_of_its_own_and_cases_and_repeats_share_none(place: Workplace) -> None:

@@ -24,10 +24,10 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def transcripts() -> list[tuple[str, list[str]]]:
+def transcripts(page: Path) -> list[tuple[str, list[str]]]:
     """Return each command shown with `$` and the lines shown under it."""
     shown: list[tuple[str, list[str]]] = []
-    for block in blocks(README, "console"):
+    for block in blocks(page.read_text(encoding="utf-8"), "console"):
         for line in block.splitlines():
             if line.startswith("$ "):
                 shown.append((line[2:], []))
@@ -59,8 +59,9 @@ def steady(line: str) -> str:
     return CHANGING.sub("#", line).rstrip()
 
 
-def test_every_command_of_the_readme_prints_what_it_shows(example: Path) -> None:
-    ran = [(command, lines) for command, lines in transcripts() if command.startswith("llmops ")]
+@pytest.mark.parametrize("page", ["README.md", "docs/running.md"])
+def test_every_command_of_a_page_prints_what_it_shows(example: Path, page: str) -> None:
+    ran = [(command, lines) for command, lines in transcripts(ROOT / page) if command.startswith("llmops ")]
     assert ran
     for command, shown in ran:
         done = subprocess.run(
@@ -97,18 +98,29 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
-def test_the_files_shown_in_the_docs_are_a_project_that_checks(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("page", "cases", "commands"),
+    [
+        (
+            "files.md",
+            "tickets",
+            [["run", "experiments/triage", "--no-sync"], ["run", "chains/routed", "--input", "ticket=hello"]],
+        ),
+        ("judges.md", "replies", [["run", "experiments/replies", "--no-sync"], ["score", "replies"]]),
+    ],
+)
+def test_the_files_shown_in_the_docs_are_a_project_that_checks(
+    tmp_path: Path, page: str, cases: str, commands: list[list[str]]
+) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for block in blocks(text, "yaml") + blocks(text, "python"):
         name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block, encoding="utf-8")
-    (tmp_path / "datasets" / "tickets.jsonl").write_text(blocks(text, "json")[0], encoding="utf-8")
-    for arguments in (
-        ["check"],
-        ["run", "experiments/triage", "--no-sync"],
-        ["run", "chains/routed", "--input", "ticket=hello"],
-    ):
+    (tmp_path / "datasets" / f"{cases}.jsonl").write_text(blocks(text, "json")[0], encoding="utf-8")
+    for name, block in re.findall(r"`([^`]+\.csv)`:\n\n```csv\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    for arguments in (["check"], *commands):
         done = subprocess.run(
             [sys.executable, "-m", "llmops", *arguments],
             cwd=tmp_path,

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from llmops.call import Budget
+from llmops.call import Budget, spent_budget
+from llmops.call.carrying import Progress, Settings
 from llmops.errors import AccessError, BudgetError, StoreError, UsageError
-from llmops.plan import Selection, plan_experiment
+from llmops.plan import Plan, Selection, plan_experiment
 from llmops.records import CallState, Run, RunStatus, Status
-from llmops.run import Progress, Settings, find_finished, run_experiment, run_once, spent_budget
+from llmops.run import find_finished, run_experiment, run_once
 from llmops.steps import Overrides, open_program
-from llmops.stores.journal import Batch
+from llmops.stores.journal import Batch, Journal
 from tests.model_server import ModelServer, running_model_server
 from tests.workplace import FILES, KEY, Workplace, case_of, figure, said, utc_now
 
@@ -34,6 +35,10 @@ def place(tmp_path: Path, server: ModelServer) -> Workplace:
 
 def faulty(number: int, fault: str) -> dict[str, Any]:
     return case_of(number, f"[[fault:{fault}]]")
+
+
+def spent_of(place: Workplace, plan: Plan, journal: Journal) -> Budget:
+    return spent_budget(place.workspace(), plan.experiment.budget, plan.run.id, journal)
 
 
 # --- like make --------------------------------------------------------------------------------------------
@@ -475,16 +480,18 @@ def test_calls_of_a_carrying_out_that_was_killed_count_against_the_budget_S29_F3
         assert run is not None
         # As a kill leaves it: begun, calls in the journal, and no record of what they were.
         journal.save_run(run.model_copy(update={"n_calls": 0, "cost_usd": 0.0, "finished_at": None}))
-        budget = spent_budget(place.workspace(), plan, journal, with_lost=True)
+        budget = spent_of(place, plan, journal)
         assert (budget.n_calls, budget.n_unpriced) == (6, 0)
         assert budget.spent_usd == pytest.approx(run.cost_usd)
-        assert spent_budget(place.workspace(), plan, journal, with_lost=False).n_calls == 0
         call = journal.calls_since(run.created_at)[0]
         unsent = {"attempts": 0, "reply": None, "cost_usd": None}
         for state in (CallState.SENT, CallState.PLANNED):
             lost = call.model_copy(update={**unsent, "id": state * 8, "state": state})
-            journal.apply(Batch(calls=[lost]))
-        more = spent_budget(place.workspace(), plan, journal, with_lost=True)
+            with journal.hold(run.id):
+                journal.apply(Batch(calls=[lost]))
+            with journal.hold("another run"):  # whose calls are no business of ours
+                journal.apply(Batch(calls=[lost.model_copy(update={"id": f"another {state}"})]))
+        more = spent_of(place, plan, journal)
         assert (more.n_calls, more.n_unpriced) == (7, 1)  # what was only planned never left
         assert more.spent_usd > budget.spent_usd
 
@@ -582,7 +589,9 @@ def test_a_store_that_cannot_be_written_ends_the_run_and_keeps_what_came_home_F4
     with place.journal() as journal:
         plan = plan_experiment(workspace, "sort", journal, now=utc_now())
         journal.begin_run(plan.run, plan.cells())
-        with journal._engine.begin() as connection:  # what a failing disk amounts to, at a known moment
+        with (
+            journal._database.engine.begin() as connection
+        ):  # what a failing disk amounts to, at a known moment
             connection.exec_driver_sql(
                 "CREATE TRIGGER full BEFORE INSERT ON outputs BEGIN SELECT RAISE(ABORT, 'disk full'); END"
             )
@@ -592,7 +601,7 @@ def test_a_store_that_cannot_be_written_ends_the_run_and_keeps_what_came_home_F4
         calls = [journal.find_call(call_id) for call_id in sent]
         assert 0 < len(sent) < 120
         assert all(call and call.state is CallState.ANSWERED for call in calls)
-        with journal._engine.begin() as connection:
+        with journal._database.engine.begin() as connection:
             connection.exec_driver_sql("DROP TRIGGER full")
     place.run()
     assert not sent & {received.call_id for received in place.new_requests()}
@@ -600,7 +609,7 @@ def test_a_store_that_cannot_be_written_ends_the_run_and_keeps_what_came_home_F4
 
 def test_a_budget_without_a_run_before_is_whole(place: Workplace) -> None:
     with place.journal() as journal:
-        assert spent_budget(place.workspace(), place.plan(), journal, with_lost=True) == Budget()
+        assert spent_of(place, place.plan(), journal) == Budget()
 
 
 def test_the_record_of_a_run_survives_the_journal(place: Workplace) -> None:

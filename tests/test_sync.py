@@ -15,6 +15,7 @@ import pytest
 
 from llmops.errors import StoreError, StoreHeldError
 from llmops.records import Run
+from llmops.stores.mlflow import open_mlflow
 from llmops.stores.sqlite import hold_file
 from llmops.sync import find_prompt
 from tests.mirrored_run import PROMPT, Mirror
@@ -220,6 +221,13 @@ def test_what_waited_for_a_server_is_delivered_once_it_is_there(
         assert {len(trace.data.spans) for key, trace in traces.items() if key != "t-00005"} == {3}
         assert traces["t-00001"].info.assessments[0].value is True
         assert mirror.journal.waiting(target) == []
+
+        with closing(open_mlflow(mirror.uri, environment={})) as store:
+            history = store.entries("experiment", "triage", mirror.stages.append)
+        assert {entry.run_id for entry in history} == {run.id}
+        assert sorted(
+            f"{target}/#/experiments/1/runs/{key}" for key in found.ids["variants"].values()
+        ) == sorted(entry.link or "" for entry in history)
 
         mirror.mirrored_run(n_cases=12).save()
         (again,) = mirror.sync()

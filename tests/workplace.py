@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from llmops.call.carrying import Result, Settings
 from llmops.definitions.workspace import Workspace, load_workspace
 from llmops.plan import Plan, plan_experiment, select
 from llmops.records import Figure, Row, Run
-from llmops.run import Result, Settings, run_experiment
+from llmops.run import run_experiment
 from llmops.stores.journal import Journal, open_journal
 from tests.model_server import ModelServer, Received
 
@@ -139,10 +140,11 @@ class Workplace:
         """Carry out an experiment, or the part of it that `select` makes of the other arguments."""
         workspace = self.workspace()
         settings = Settings(self.environment, utc_now)
-        with self.journal() as journal, journal.hold():
+        with self.journal() as journal:
             plan = plan_experiment(workspace, name, journal, fresh=fresh, now=utc_now())
             selection = select(plan, **selected)
-            return asyncio.run(run_experiment(workspace, plan, journal, selection, settings))
+            with journal.hold(plan.run.id):
+                return asyncio.run(run_experiment(workspace, plan, journal, selection, settings))
 
     def new_requests(self) -> list[Received]:
         """Return what the server has received since this was last asked."""

@@ -6,7 +6,7 @@
 from llmops.call.caller import Answer, Caller, Stopping, call_identity, open_caller
 from llmops.call.deployments import Deployment, open_deployments
 from llmops.call.limits import Limiter
-from llmops.call.money import Budget, cost_of, upper_cost
+from llmops.call.money import Budget, cost_of, spent_budget, upper_cost
 
 __all__ = [
     "Answer",
@@ -19,5 +19,6 @@ __all__ = [
     "cost_of",
     "open_caller",
     "open_deployments",
+    "spent_budget",
     "upper_cost",
 ]

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmops.definitions.project import Price
 from llmops.errors import BudgetError
 from llmops.models.tokens import estimate_request_tokens, estimate_tokens
-from llmops.records import EmbeddingRequest, Embeddings, Reply, Request, Usage
+from llmops.records import Call, CallState, EmbeddingRequest, Embeddings, Reply, Request, Usage
+
+if TYPE_CHECKING:
+    from llmops.definitions.experiment import Budget as BudgetDefinition
+    from llmops.definitions.workspace import Workspace
+    from llmops.stores.journal import Journal
 
 UNSAID_OUTPUT_TOKENS = 4096
 """What a reply is taken to need at most when no `max_tokens` says so; for the budget only."""
@@ -76,3 +82,33 @@ def estimated_usage(request: Request | EmbeddingRequest, reply: Reply | Embeddin
     if isinstance(reply, Reply):
         said = estimate_tokens("".join([reply.text, *(call.arguments for call in reply.tool_calls)]))
     return Usage(input_tokens=estimate_request_tokens(request), output_tokens=said, estimated=True)
+
+
+def spent_budget(workspace: Workspace, asked: BudgetDefinition, run_id: str, journal: Journal) -> Budget:
+    """Return the budget of a run, less what it has spent before.
+
+    Its calls that are newer than its record were made by a carrying out that was killed before it could say what
+    it spent. Those without an answer may or may not have left: each counts as one request at its upper estimate.
+    """
+    budget = Budget(usd=asked.usd, calls=asked.calls)
+    known = journal.find_run(run_id)
+    if known is None:
+        return budget
+    budget.n_calls = known.n_calls
+    budget.spent_usd = known.cost_usd or 0.0
+    budget.n_unpriced = int(known.cost_usd is None)
+    models = workspace.project.models
+    for call in journal.calls_since(known.finished_at or known.created_at, owner=known.id):
+        price = models[call.model].pricing() if call.model in models else None
+        if call.state is not CallState.PLANNED:
+            _add_lost(budget, call, price)
+    return budget
+
+
+def _add_lost(budget: Budget, call: Call, price: Price | None) -> None:
+    upper = upper_cost(call.request, estimate_request_tokens(call.request), price)
+    is_free = price is not None and upper == 0
+    cost = 0.0 if call.cost_usd is None and is_free else call.cost_usd
+    budget.n_calls += max(call.attempts, 1)
+    budget.spent_usd += upper if cost is None else cost
+    budget.n_unpriced += cost is None

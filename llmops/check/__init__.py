@@ -7,11 +7,12 @@ Whatever can be found at once is told at once: one broken file hides no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from llmops.check.chains import check_chain
 from llmops.check.datasets import check_dataset
-from llmops.check.experiments import check_experiment
+from llmops.check.experiments import check_experiment, find_notes
 from llmops.check.models import check_project
 from llmops.check.prompts import check_prompt
 from llmops.definitions.base import is_name
@@ -40,6 +41,17 @@ def check_workspace(workspace: Workspace, targets: Sequence[tuple[Kind, str]] | 
         found += _caught(PROJECT_FILE, lambda: _loads(workspace.project))
         found += _check_each(workspace, targets)
     return sorted(set(found), key=lambda each: (each.path, each.line or 0, each.column or 0, each.message))
+
+
+def find_workspace_notes(
+    workspace: Workspace, targets: Sequence[tuple[Kind, str]] | None = None
+) -> Iterator[str]:
+    """Yield what is no fault and yet good to know; of what is broken, the findings tell."""
+    wanted = [("experiment", name) for name in workspace.names("experiment")] if targets is None else targets
+    for kind, name in wanted:
+        if kind == "experiment":
+            with suppress(LlmopsError):
+                yield from (f"{name}: {note}" for note in find_notes(workspace, name))
 
 
 def _check_kind(workspace: Workspace, kind: Kind) -> list[Finding]:

@@ -28,22 +28,32 @@ def _path_findings(dataset: Dataset, document: Document) -> Iterator[Finding]:
     """Yield the finding of each path that no case has: a slip there would silently mean no clusters at all."""
     definition = dataset.definition
     by = definition.splits.get("by")
-    paths = (
-        (("splits", "by"), by if isinstance(by, str) else None, [case.split for case in dataset.cases]),
-        (
-            ("slices", "by"),
-            definition.slices.by if definition.slices else None,
-            [c.slice for c in dataset.cases],
-        ),
-        (("cluster",), definition.cluster, [case.cluster for case in dataset.cases]),
-    )
-    for place, path, labels in paths:
-        if path is not None and not any(label is not None for label in labels):
+    paths = {
+        "split": (("splits", "by"), by if isinstance(by, str) else None),
+        "slice": (("slices", "by"), definition.slices.by if definition.slices else None),
+        "cluster": (("cluster",), definition.cluster),
+    }
+    asked = [name for name, (_, path) in paths.items() if path is not None]
+    lacking = _lacking(dataset, asked)
+    for name in asked:
+        place, path = paths[name]
+        n_lacking, first = lacking[name]
+        if path is not None and n_lacking == len(dataset.cases):
             yield document.finding(place, f"no case has {path}", nearest(path, _fields(dataset)))
-        elif place == ("splits", "by") and path is not None and None in labels:
-            first = dataset.cases[labels.index(None)].id
-            message = f"{labels.count(None)} cases are in no split, {first!r} the first: they have no {path}"
+        elif name == "split" and n_lacking:
+            message = f"{n_lacking} cases are in no split, {first!r} the first: they have no {path}"
             yield document.finding(place, message)
+
+
+def _lacking(dataset: Dataset, names: list[str]) -> dict[str, tuple[int, str]]:
+    """Return for each of split, slice and cluster how many cases have none, and the id of the first."""
+    found = dict.fromkeys(names, (0, ""))
+    for case in dataset.cases if names else ():
+        for name in names:
+            if getattr(case, name) is None:
+                n, first = found[name]
+                found[name] = (n + 1, first if n else case.id)
+    return found
 
 
 def _fields(dataset: Dataset) -> list[str]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from llmops.check.judging import evaluator_findings, gate_findings
 from llmops.check.models import program_findings, prompts_of
-from llmops.definitions.dataset import Dataset, leaks
-from llmops.definitions.documents import Document
-from llmops.definitions.experiment import BASELINE_PREFIXES, Experiment, Trial, expand, fixes
+from llmops.definitions.dataset import Case, Dataset, leaks
+from llmops.definitions.documents import Document, brief
+from llmops.definitions.experiment import (
+    BASELINE_PREFIXES,
+    Experiment,
+    Trial,
+    VariantDefinition,
+    expand,
+    fixes,
+)
 from llmops.definitions.expressions import experiment_findings
 from llmops.definitions.reference import parse_reference
 from llmops.definitions.schemas import InputTypes, checker, schema_of
@@ -16,6 +24,7 @@ from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
 from llmops.steps import Overrides, open_program
 from llmops.steps.base import Program
+from llmops.steps.recorded import RecordedProgram, find_coverage, open_recorded, recorded_notes
 
 MAX_LEAKS = 5
 
@@ -40,6 +49,19 @@ def check_experiment(workspace: Workspace, name: str) -> list[Finding]:
     return found + _Variants(workspace, document, experiment, dataset, split).findings()
 
 
+def find_notes(workspace: Workspace, name: str) -> list[str]:
+    """Return what is no fault of an experiment and yet good to know: how its recorded outputs fit its cases.
+
+    Raises LlmopsError for whatever is wrong with it.
+    """
+    experiment = workspace.experiment(name)
+    files = {key: variant.recorded for key, variant in experiment.variants.items() if variant.recorded}
+    if not files:
+        return []
+    programs = {key: open_recorded(workspace, file) for key, file in files.items()}
+    return recorded_notes(programs, *workspace.cases(experiment.dataset), experiment.repeats)
+
+
 class _Variants:
     """Opens each variant as a run would, and holds it against the cases it will meet."""
 
@@ -55,7 +77,8 @@ class _Variants:
         self._document = document
         self._experiment = experiment
         self._dataset = dataset
-        self._cases = () if dataset is None else dataset.of(split)
+        self._split = split
+        self._cases: Sequence[Case] = () if dataset is None else dataset.of(split)
         self._seen: set[object] = set()
 
     def findings(self) -> list[Finding]:
@@ -74,12 +97,15 @@ class _Variants:
             found += program_findings(self._workspace, self._document, place, program)
             found += self._price_findings(program)
             if self._dataset is not None:
+                found += self._coverage_findings(_base(trial), program, self._dataset)
                 found += self._input_findings(_base(trial), inputs, self._dataset)
                 found += self._leak_findings(_base(trial), program)
         return found
 
     def _open(self, trial: Trial) -> tuple[Program, InputTypes]:
         definition = trial.definition
+        if definition.recorded is not None:
+            return open_recorded(self._workspace, definition.recorded), {}
         overrides = Overrides(definition.model, definition.parameters.given(), definition.set)
         resolved = self._workspace.resolve(definition.kind, definition.target)
         program = open_program(resolved, overrides, seed=self._experiment.seed)
@@ -95,6 +121,16 @@ class _Variants:
                 return "variants", base
             return ("matrix",)
         return "variants", base
+
+    def _coverage_findings(self, variant: str, program: Program, dataset: Dataset) -> Iterator[Finding]:
+        """Say of recorded outputs that none of them is for this dataset; fewer gaps are for `find_notes`."""
+        if isinstance(program, RecordedProgram):
+            fit = find_coverage(program.file, dataset, self._split, self._experiment.repeats)
+            if fit.n_cells and fit.n_without == fit.n_cells:
+                message = f"variant {variant}: {program.file.path} has no output for any case of"
+                hint = f"its ids are like {brief(fit.unknown[0][0])}" if fit.unknown else None
+                place = ("variants", variant, "recorded")
+                yield self._document.finding(place, f"{message} {self._experiment.dataset}", hint)
 
     def _input_findings(self, variant: str, inputs: InputTypes, dataset: Dataset) -> Iterator[Finding]:
         """Yield what the cases do not give, or not as it is wanted."""
@@ -121,14 +157,14 @@ class _Variants:
         place = ("variants", variant)
         for prompt in prompts_of(program):
             pool = prompt.renderer.pool
-            if not pool or not self._is_new(*(case.id for case in pool)):
+            if not pool or id(pool) in self._seen:  # a dataset gives the same pool each time
                 continue
+            self._seen.add(id(pool))
             leaked = leaks(pool, self._cases)
-            for shown, evaluated, why in leaked[:MAX_LEAKS]:
+            for shown, evaluated, why in islice(leaked, MAX_LEAKS):
                 message = f"variant {variant} may show case {shown!r}, evaluated as {evaluated!r}: {why}"
                 yield self._document.finding(place, message, "keep few-shot and evaluated cases apart")
-            if len(leaked) > MAX_LEAKS:
-                more = len(leaked) - MAX_LEAKS
+            if more := sum(1 for _ in leaked):
                 yield self._document.finding(place, f"and {more} more cases leak like this")
 
     def _price_findings(self, program: Program) -> Iterator[Finding]:
@@ -170,10 +206,17 @@ def _baseline_findings(workspace: Workspace, document: Document, experiment: Exp
         return
     where = baseline.removeprefix("alias:")
     for variant in experiment.variants.values():
-        name = parse_reference(variant.target).name
         try:
-            found = workspace.resolve(variant.kind, f"{name}@{where}")
-            found.workspace.identity(found.kind, found.name)
+            _find_baseline(workspace, variant, where)
         except LlmopsError as error:
             hint = "`missing_baseline: create` or `skip` goes on without"
-            yield document.finding(("baseline",), f"{name}: {error}", hint)
+            yield document.finding(("baseline",), f"{variant.target.partition('@')[0]}: {error}", hint)
+
+
+def _find_baseline(workspace: Workspace, variant: VariantDefinition, where: str) -> None:
+    """Raise what keeps a variant from being found elsewhere."""
+    if variant.recorded is not None:
+        open_recorded(workspace, variant.recorded, where)
+        return
+    found = workspace.resolve(variant.kind, f"{parse_reference(variant.target).name}@{where}")
+    found.workspace.identity(found.kind, found.name)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from llmops.check.chains import required_names
+from llmops.check.judges import asking_findings, open_asking
 from llmops.definitions.build import build
 from llmops.definitions.dataset import Case
 from llmops.definitions.documents import Document
 from llmops.definitions.experiment import MEASURED, EvaluatorUse, Experiment, Gate, expand
 from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
-from llmops.evaluators import evaluator_class
+from llmops.evaluators import asks_models, evaluator_class
 
 SPREAD = ("p50", "p95", "sum")
 """What is known of a measure beside its mean."""
@@ -23,13 +26,13 @@ _WITHOUT_PARTS = (*_RATES, "cost_usd")
 
 
 def evaluator_findings(
-    workspace: Workspace, document: Document, experiment: Experiment, cases: tuple[Case, ...] | None
+    workspace: Workspace, document: Document, experiment: Experiment, cases: Sequence[Case] | None
 ) -> list[Finding]:
     """Return what is wrong with the evaluators. cases: those they will judge, None where that is not known."""
     found: list[Finding] = []
     for index, use in enumerate(experiment.evaluators):
         try:
-            found += _use_findings(workspace, document, index, use, cases)
+            found += _use_findings(workspace, document, experiment, index, cases)
         except DefinitionError as error:
             found += error.findings
         except (LlmopsError, ValueError) as error:
@@ -38,8 +41,13 @@ def evaluator_findings(
 
 
 def _use_findings(
-    workspace: Workspace, document: Document, index: int, use: EvaluatorUse, cases: tuple[Case, ...] | None
+    workspace: Workspace,
+    document: Document,
+    experiment: Experiment,
+    index: int,
+    cases: Sequence[Case] | None,
 ) -> Iterator[Finding]:
+    use = experiment.evaluators[index]
     kind = evaluator_class(use.kind)
     place = ("evaluators", index, use.kind)
     options = build(kind.Options, document, place, use.options)
@@ -48,13 +56,17 @@ def _use_findings(
         if not node.decorator_list:
             yield from _judge_findings(document, place, options.function, node.args)
         return
-    evaluator = kind(options)
+    if asks_models(use.kind):
+        evaluator = open_asking(workspace, document, place, use, options)
+        yield from asking_findings(workspace, document, place, use, evaluator, experiment, cases)
+    else:
+        evaluator = kind(options)
     if getattr(evaluator, "needs_expected", False) and use.expected is None:
-        without = [case.id for case in cases or () if case.expected is None]
-        if without:
-            message = (
-                f"{len(without)} cases expect nothing, {without[0]!r} the first, and {use.name} needs it"
-            )
+        lacking = (case.id for case in cases or () if case.expected is None)
+        first = next(lacking, None)
+        if first is not None:
+            n_lacking = 1 + sum(1 for _ in lacking)
+            message = f"{n_lacking} cases expect nothing, {first!r} the first, and {use.name} needs it"
             yield document.finding(place, message)
 
 
@@ -72,18 +84,18 @@ def _judge_findings(
 
 
 def gate_findings(
-    document: Document, experiment: Experiment, cases: tuple[Case, ...] | None
+    document: Document, experiment: Experiment, cases: Sequence[Case] | None
 ) -> Iterator[Finding]:
     """Yield what is wrong with the gates. cases: those that are judged, None where that is not known."""
-    names = [*(use.name for use in experiment.evaluators), *MEASURED]
+    uses = {use.name: use for use in experiment.evaluators}
     slices = None if cases is None else {case.slice for case in cases if case.slice is not None}
     trials = list(expand(experiment))
     baseline = {trial.name for trial in trials if trial.is_baseline} | {experiment.baseline}
     candidates = ({trial.name for trial in trials} | set(experiment.variants)) - baseline
     for index, gate in enumerate(experiment.gates):
         place = ("gates", index)
-        yield from _metric_findings(document, index, gate, names)
-        yield from _range_findings(document, index, gate, experiment)
+        yield from _metric_findings(document, index, gate, uses)
+        yield from _range_findings(document, index, gate, uses)
         if gate.not_worse_than and experiment.baseline is None:
             yield document.finding((*place, "not_worse_than"), "the experiment names no baseline")
         if gate.slice is not None and slices is not None and gate.slice not in slices:
@@ -95,24 +107,41 @@ def gate_findings(
             yield document.finding((*place, "variant"), f"{gate.variant!r} is {what}", hint)
 
 
-def _metric_findings(document: Document, index: int, gate: Gate, names: list[str]) -> Iterator[Finding]:
+def _metric_findings(
+    document: Document, index: int, gate: Gate, uses: Mapping[str, EvaluatorUse]
+) -> Iterator[Finding]:
     base, _, part = gate.metric.partition(".")
+    names = [*uses, *MEASURED]
     if gate.metric in names:
         return
     place = ("gates", index, "metric")
     if base not in names:
         hint = nearest(gate.metric, names) or f"metrics: {', '.join(names)}"
         yield document.finding(place, f"no metric {gate.metric!r}", hint)
-    elif base in _WITHOUT_PARTS:
+        return
+    if base in _WITHOUT_PARTS:
         yield document.finding(place, f"{base} is one number, without a part {part!r}")
-    elif base in MEASURED and part not in SPREAD:
-        hint = nearest(part, SPREAD) or f"parts: {', '.join(SPREAD)}"
+        return
+    known = SPREAD if base in MEASURED else _parts(uses[base])
+    if known is not None and part not in known:
+        hint = nearest(part, known) or f"parts: {', '.join(known) or 'none'}"
         yield document.finding(place, f"{base} has no part {part!r}", hint)
 
 
-def _range_findings(document: Document, index: int, gate: Gate, experiment: Experiment) -> Iterator[Finding]:
+def _parts(use: EvaluatorUse) -> Sequence[str] | None:
+    """Return the parts of an evaluator whose options say which it has, None where only its scores tell."""
+    try:
+        kind = evaluator_class(use.kind)
+        return tuple(kind.parts(kind.Options.model_validate(use.options))) if hasattr(kind, "parts") else None
+    except (LlmopsError, ValidationError):
+        return None  # told where the evaluator is checked
+
+
+def _range_findings(
+    document: Document, index: int, gate: Gate, uses: Mapping[str, EvaluatorUse]
+) -> Iterator[Finding]:
     """Yield the finding of a limit outside the range of its metric, such as 80 for 0.80."""
-    low, high = _range(gate.metric, {use.name: use for use in experiment.evaluators})
+    low, high = _range(gate.metric, uses)
     for key in ("at_least", "at_most"):
         limit = getattr(gate, key)
         if limit is not None and low is not None and high is not None and not low <= limit <= high:
@@ -123,10 +152,14 @@ def _range_findings(document: Document, index: int, gate: Gate, experiment: Expe
 def _range(metric: str, uses: Mapping[str, EvaluatorUse]) -> tuple[Any, Any]:
     if metric in _RATES:
         return 0.0, 1.0
-    if metric not in uses or uses[metric].kind == "python":
+    base = metric if metric in uses else metric.partition(".")[0]
+    if base not in uses or uses[base].kind == "python":
         return None, None
     try:
-        kind = evaluator_class(uses[metric].kind)
-    except LlmopsError:
+        kind = evaluator_class(uses[base].kind)
+        options = kind.Options.model_validate(uses[base].options)
+    except (LlmopsError, ValidationError):
         return None, None  # told where the evaluator is checked
-    return getattr(kind, "low", None), getattr(kind, "high", None)
+    # A judge's range is that of its scale.
+    low, high = (getattr(kind, end, getattr(options, end, None)) for end in ("low", "high"))
+    return low, high

@@ -23,7 +23,7 @@ COMMANDS = {
     "run": "Carry out an experiment, or one prompt or chain.",
     "score": "Score a run again, without calling the models under test.",
     "compare": "Compare two variants, runs or versions, case by case.",
-    "report": "Show a run.",
+    "report": "Show a run, or the history of a name.",
     "sync": "Deliver to MLflow what is still waiting.",
     "doctor": "Say what is missing on this machine or in this project.",
 }

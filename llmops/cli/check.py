@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from llmops.cli.exits import Exit
-from llmops.cli.session import Session, complete_names, json_option, open_session, print_record
+from llmops.cli.session import Session, complete_names, json_option, open_session, print_record, say
 from llmops.definitions.reference import FOLDERS, Kind
 from llmops.errors import Finding, UsageError, nearest
 
@@ -29,11 +29,13 @@ def command(paths: tuple[str, ...], schema: str | None, as_json: bool) -> int:
     """
     if schema is not None:
         return _print_schema(schema)
-    from llmops.check import check_workspace
+    from llmops.check import check_workspace, find_workspace_notes
 
     session = open_session()
     targets = find_targets(session, paths)
     findings = check_workspace(session.workspace, targets)
+    for note in find_workspace_notes(session.workspace, targets):
+        say(f"note: {note}")
     if as_json:
         print_record([vars(finding) for finding in findings])
     elif findings:

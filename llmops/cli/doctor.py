@@ -17,7 +17,7 @@ import click
 
 from llmops.cli.exits import Exit
 from llmops.cli.session import Session, json_option, open_session, print_record
-from llmops.errors import LlmopsError, StoreError
+from llmops.errors import LlmopsError
 
 if TYPE_CHECKING:
     from llmops.definitions.project import ModelDefinition
@@ -162,20 +162,17 @@ def _store(session: Session) -> Diagnosis:
     url = session.workspace.project.store.url
     try:
         journal = _journal(session)
-    except StoreError as error:
+    except LlmopsError as error:
         return _broken("store", error, "name another store in llmops.yaml")
     if journal is None:
         return Diagnosis("store", "ok", f"{url}, made by the first run")
     with closing(journal):
-        return Diagnosis("store", "ok", f"{url}, runs: {len(journal.runs())}")
+        return Diagnosis("store", "ok", f"{url}, runs: {len(journal.runs(with_comparisons=False))}")
 
 
 def _journal(session: Session) -> Journal | None:
     """Return the journal, None where no run has made one yet."""
-    from llmops.stores import sqlite
-
-    path = sqlite.store_path(session.workspace.project.store.url, root=session.root)
-    return None if sqlite.found_revision(path) is None else session.journal(create=False)
+    return session.journal(create=False) if session.has_journal() else None
 
 
 def _tracking(session: Session) -> Diagnosis:
@@ -200,7 +197,7 @@ def _tracking(session: Session) -> Diagnosis:
 def _n_waiting(session: Session, target: str) -> int:
     try:
         journal = _journal(session)
-    except StoreError:  # told as the state of the store
+    except LlmopsError:  # told as the state of the store
         return 0
     if journal is None:
         return 0

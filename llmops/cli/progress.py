@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from llmops.cli.session import say
 
 if TYPE_CHECKING:
-    from llmops.run import Progress
+    from llmops.call.carrying import Progress
 
 LINE_EVERY_S = 10.0
 

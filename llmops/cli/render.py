@@ -130,8 +130,8 @@ def find_case(session: Session, text: str) -> Case:
     if not colon:
         raise UsageError(f"{text!r}: write DATASET:ID")
     dataset, split = session.workspace.cases(reference)
-    cases = {case.id: case for case in dataset.of(split)}
-    if case_id not in cases:
-        hint = nearest(case_id, cases)
-        raise UsageError(f"{reference} has no case {case_id!r}" + (f"; {hint}" if hint else ""))
-    return cases[case_id]
+    for case in dataset.of(split):
+        if case.id == case_id:
+            return case
+    hint = nearest(case_id, (case.id for case in dataset.of(split)))
+    raise UsageError(f"{reference} has no case {case_id!r}" + (f"; {hint}" if hint else ""))

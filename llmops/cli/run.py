@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import click
 
@@ -20,11 +21,11 @@ from llmops.errors import AccessError, BudgetError, DefinitionError, UsageError
 from llmops.records import Output, Run, RunStatus, Status
 
 if TYPE_CHECKING:
+    from llmops.call.carrying import Result
     from llmops.plan import Plan, Selection
-    from llmops.run import Result
     from llmops.stores.journal import Journal
 
-MOST_WITHOUT_OUTPUT = 0.05
+MOST_UNDONE = 0.05
 
 
 @click.command("run")
@@ -37,6 +38,8 @@ MOST_WITHOUT_OUTPUT = 0.05
 @click.option("--fresh", is_flag=True, help="Pay again, as a new run of the same identity.")
 @click.option("--why", is_flag=True, help="Say why there is work, and what it takes.")
 @click.option("--dry-run", is_flag=True, help="Stop after the plan: nothing is called or written.")
+@click.option("--skip-bad", is_flag=True, help="Leave out cases that are wrong, and count them.")
+@click.option("--allow-empty", is_flag=True, help="Go on with a dataset or split of no cases.")
 @click.option("--input", "inputs", multiple=True, metavar="K=V", help="An input of a prompt or chain.")
 @click.option(
     "--set", "paths", multiple=True, metavar="PATH=V", help="As in a variant, for a prompt or chain."
@@ -69,6 +72,8 @@ def _run_experiment(
     fresh: bool,
     why: bool,
     dry_run: bool,
+    skip_bad: bool,
+    allow_empty: bool,
     no_sync: bool,
     as_json: bool,
 ) -> int:
@@ -76,8 +81,10 @@ def _run_experiment(
     from llmops.plan import plan_experiment, select
     from llmops.run import find_finished
 
+    session.workspace.skip_bad, session.workspace.allow_empty = skip_bad, allow_empty
     with _open_journal(session, create=not dry_run) as journal:
         plan = plan_experiment(session.workspace, name, journal, fresh=fresh, now=utc_now())
+        _tell_skipped(session)
         selection = select(plan, variants=variants, models=models, cases=cases, limit=limit)
         if dry_run or journal is None:
             return _tell_plan(_explain(session, plan, journal, selection), as_json=as_json)
@@ -96,6 +103,13 @@ def _run_experiment(
     return code
 
 
+def _tell_skipped(session: Session) -> None:
+    for dataset in session.workspace.read_datasets():
+        if dataset.n_skipped:
+            what = "1 wrong case is" if dataset.n_skipped == 1 else f"{dataset.n_skipped:,} wrong cases are"
+            say(f"{dataset.path}: {what} left out; `llmops check` says why")
+
+
 @contextmanager
 def _open_journal(session: Session, *, create: bool) -> Iterator[Journal | None]:
     """Give the journal; None when nothing has run here and no store may be made."""
@@ -111,7 +125,7 @@ def _nothing_to_do(run: Run, journal: Journal, *, as_json: bool) -> int:
 
     newest = journal.latest_run(run.experiment)
     if newest is not None and newest.id != run.id:  # the files are again what they were then
-        with journal.hold():
+        with journal.hold(run.id):
             journal.begin_run(run, ())
     part = "" if run.status is RunStatus.COMPLETE else "this part of "
     say(f"nothing to do: {part}{run.id} is complete, 0 calls")
@@ -128,40 +142,45 @@ def _carry_out(
     *,
     as_json: bool,
 ) -> int:
+    from llmops.call.carrying import Settings
     from llmops.check import check_workspace
     from llmops.cli.progress import showing_progress
     from llmops.cli.report import print_run
     from llmops.compare import compare_run
-    from llmops.run import Settings, run_experiment
+    from llmops.run import run_experiment
 
     findings = check_workspace(session.workspace, [("experiment", plan.run.experiment)])
     if findings:
         raise DefinitionError(findings)
     for note in (*plan.notes, *_notices(plan)):
         say(f"note: {note}")
-    with journal.hold():
+    with journal.hold(plan.run.id):
         if (budget := plan.experiment.budget.usd) is not None:
             _refuse_over_budget(_explain(session, plan, journal, selection), budget)
         with showing_progress(plan.run.id) as progress:
-            settings = Settings(session.environment, utc_now, concurrency, progress, _give_up)
+            settings = Settings(session.environment, utc_now, concurrency, progress, give_up)
             result = asyncio.run(run_experiment(session.workspace, plan, journal, selection, settings))
         run = result.run.model_copy(
-            update={"comparisons": tuple(compare_run(journal, result.run, now=utc_now()))}
+            update={
+                "comparisons": tuple(compare_run(journal, result.run, now=utc_now())) if plan.cases else ()
+            }
         )
         journal.save_run(run)
     print_run(run, journal, as_json=as_json)
-    return _told(result)
+    return tell_result(result)
 
 
 def _notices(plan: Plan) -> Iterator[str]:
     """Yield what users of a model should know before it is gone."""
-    if any(model.provider == "azure_inference" for v in plan.run.variants for model in v.models):
+    models = [model for variant in plan.run.variants for model in variant.models]
+    models += [model for evaluator in plan.run.evaluators for model in evaluator.models]
+    if any(model.provider == "azure_inference" for model in models):
         from llmops.cli.doctor import AZURE_NOTICE
 
         yield "; move to ".join(AZURE_NOTICE)
 
 
-def _give_up(number: int) -> None:
+def give_up(number: int) -> None:
     """End at once, as a kill would: what was answered is in the journal, and no thread is waited for."""
     if sys.stderr.isatty():
         sys.stderr.write("\x1b[?25h")  # the cursor, which the bar hides
@@ -176,13 +195,14 @@ def _give_up(number: int) -> None:
 class Explanation:
     """What a run would do, and why. n_cells: at most, less what the journal has of their calls already.
 
-    spent_usd: by this run before.
+    n_judge_calls: of the calls, those of evaluators. spent_usd: by this run before.
     """
 
     run_id: str
     reasons: Sequence[str]
     n_cells: int
     n_calls: int
+    n_judge_calls: int
     input_tokens: int | None
     input_usd: float | None
     spent_usd: float
@@ -191,6 +211,7 @@ class Explanation:
 def _explain(session: Session, plan: Plan, journal: Journal | None, selection: Selection) -> Explanation:
     from llmops.plan import estimate, reasons
     from llmops.run import missing_outputs
+    from llmops.score import unjudged
 
     known = None if journal is None else journal.find_run(plan.run.id)
     if journal is None or known is None:
@@ -199,16 +220,19 @@ def _explain(session: Session, plan: Plan, journal: Journal | None, selection: S
         names = [variant.name for variant in plan.run.variants]
         chosen = [name for name in names if selection.variants is None or name in selection.variants]
         missing = dict.fromkeys(chosen, n_cases * plan.run.repeats)
+        waiting = dict.fromkeys((each.name for each in plan.evaluators), sum(missing.values()))
     else:
         missing = missing_outputs(plan, journal, selection)
-    needed = estimate(session.workspace, plan, missing)
+        waiting = unjudged(journal, plan.run.id, plan.evaluators, selection.filters())
+    needed = estimate(session.workspace, plan, missing, waiting)
     n_cells = sum(missing.values())
     before = None if journal is None else journal.latest_run(plan.run.experiment)
     return Explanation(
         run_id=plan.run.id,
-        reasons=reasons(plan.run, before) if n_cells or known is None else [],
+        reasons=reasons(plan.run, before) if needed.n_calls or n_cells or known is None else [],
         n_cells=n_cells,
         n_calls=needed.n_calls,
+        n_judge_calls=needed.n_judge_calls,
         input_tokens=needed.input_tokens,
         input_usd=needed.input_usd,
         spent_usd=(known.cost_usd or 0.0) if known is not None else 0.0,
@@ -224,15 +248,16 @@ def _tell_plan(explained: Explanation, *, as_json: bool) -> int:
 
 
 def _tell_why(explained: Explanation, tell: Callable[[str], None] = say) -> None:
-    if not explained.n_cells and not explained.reasons:
+    if not explained.n_cells and not explained.n_calls and not explained.reasons:
         tell(f"{explained.run_id}: every output is there")
         return
     for reason in explained.reasons:
         tell(f"because {reason}")
     tokens = explained.input_tokens
     usd = explained.input_usd
+    judges = f" ({explained.n_judge_calls:,} of them to score)" if explained.n_judge_calls else ""
     tell(
-        f"{explained.run_id}: at most {explained.n_cells:,} cells to carry out, {explained.n_calls:,} calls, "
+        f"{explained.run_id}: at most {explained.n_cells:,} cells to carry out, {explained.n_calls:,} calls{judges}, "
         f"{'an unknown number of' if tokens is None else f'about {tokens:,}'} input tokens (cost of input: "
         f"{'unknown' if usd is None else f'{usd:.4f} USD'}), less what the journal has already"
     )
@@ -247,7 +272,7 @@ def _refuse_over_budget(explained: Explanation, budget: float) -> None:
         )
 
 
-def _told(result: Result) -> int:
+def tell_result(result: Result) -> int:
     """Say what went wrong on the way, and return the exit code."""
     from llmops.report.texts import one_line
 
@@ -260,11 +285,13 @@ def _told(result: Result) -> int:
         fix = "raise it, then" if isinstance(result.stopped, BudgetError) else "mend that, then"
         say(f"stopped: {one_line(str(result.stopped))}; {fix} run the same command again to go on")
         return Exit.STOPPED
-    if result.n_without_output > MOST_WITHOUT_OUTPUT * result.n_selected:
-        say(
-            f"{result.n_without_output} of {result.n_selected} cells have no output; "
-            "run the same command again to try them again"
-        )
+    if result.n_without_output + result.n_without_score > MOST_UNDONE * result.n_selected:
+        lacking = {"output": result.n_without_output, "score of some evaluator": result.n_without_score}
+        for what, n in lacking.items():
+            if n:
+                say(
+                    f"{n} of {result.n_selected} cells have no {what}; run the same command again to try them again"
+                )
         return Exit.INCOMPLETE
     return Exit.DONE
 
@@ -285,7 +312,8 @@ def _run_one(
     as_json: bool,
     **others: object,
 ) -> int:
-    from llmops.run import Settings, run_once
+    from llmops.call.carrying import Settings
+    from llmops.run import run_once
     from llmops.steps import Overrides, open_program
 
     if given := sorted(name for name, value in others.items() if value and name != "no_sync"):
@@ -303,7 +331,7 @@ def _run_one(
         raise UsageError(f"{reference} needs --input {missing[0]}=...")
     settings = Settings(session.environment, utc_now, concurrency)
     number = int(utc_now().timestamp() * 1e6) if fresh else 0  # paid again each time
-    with closing(session.journal()) as journal, journal.hold():
+    with closing(session.journal()) as journal, journal.hold(f"once-{uuid4().hex}"):
         output = asyncio.run(run_once(session.workspace, program, values, journal, settings, fresh=number))
     return _print_output(output, as_json=as_json)
 

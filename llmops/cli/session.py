@@ -52,14 +52,14 @@ class Session:
 
         if not create and not self.has_journal():
             raise UsageError("nothing has run here yet: `llmops run EXPERIMENT`")
-        return open_journal(self.workspace.project.store.url, root=self.root, create=create)
+        url = self.workspace.project.store.url
+        return open_journal(url, root=self.root, create=create, environment=self.environment)
 
     def has_journal(self) -> bool:
         """Say whether anything has run here."""
-        from llmops.stores import sqlite
+        from llmops.stores import has_store
 
-        path = sqlite.store_path(self.workspace.project.store.url, root=self.root)
-        return sqlite.found_revision(path) is not None
+        return has_store(self.workspace.project.store.url, root=self.root, environment=self.environment)
 
     def target(self, text: str, kinds: tuple[Kind, ...]) -> tuple[Kind, str]:
         """Return the kind and reference of a TARGET: a name, a name with its folder, or a file.

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from array import array
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from llmops.definitions.base import Definition, Float, Int, Name, canonical, identity_of
-from llmops.definitions.documents import MAX_FINDINGS, brief, kind_of, refusal
-from llmops.definitions.jsonl_reader import read_jsonl
+from llmops.definitions.base import Definition, Float, Int, Name, canonical
+from llmops.definitions.case_file import Case, CaseWriter, cases_at, key_of
+from llmops.definitions.columns import Columns
+from llmops.definitions.documents import RowFindings, brief, kind_of
+from llmops.definitions.flat_files import read_rows
 from llmops.definitions.schemas import InputTypes, Schema, checker, schema_of
-from llmops.errors import DefinitionError, Finding, nearest
+from llmops.errors import DefinitionError, Finding, RowsError, nearest
+
+__all__ = ["Case", "Dataset", "DatasetDefinition", "FieldPath", "Slices", "leaks", "near_equal", "read_cases"]
 
 
 def _check_field(path: str) -> str:
@@ -30,27 +35,6 @@ FieldPath = Annotated[str, AfterValidator(_check_field)]
 """Where in a case a value stands: `metadata.split`."""
 
 
-class Case(Definition):
-    """One `inputs` with what is expected of it. split, slice, cluster: as the definition derives them."""
-
-    id: str
-    inputs: Mapping[str, Any]
-    expected: Any = None
-    metadata: Mapping[str, Any] = Field(default_factory=dict)
-    split: str | None = None
-    slice: str | None = None
-    cluster: str | None = None
-
-    def key(self) -> str:
-        """Return the hash of everything in the case."""
-        parts = (self.id, self.inputs, self.expected, self.metadata, self.split, self.slice, self.cluster)
-        return identity_of(parts)
-
-    def input_key(self) -> str:
-        """Return the hash of what can change an output: gold answers and metadata cannot."""
-        return identity_of([self.id, self.inputs, self.cluster])
-
-
 class Slices(Definition):
     """Which slice a case is in, and how many cases each needs in every split that is evaluated."""
 
@@ -61,7 +45,10 @@ class Slices(Definition):
 class DatasetDefinition(Definition):
     """What `datasets/NAME.dataset.yaml` says.
 
-    columns: for flat files, `inputs.NAME`, `expected`, `id` or `metadata.NAME` to the column's name.
+    columns: for flat files, `inputs.NAME`, `expected`, `id` or `metadata.NAME` to the column's name; without it a
+        CSV or Parquet names its columns so itself. A CSV's cells are text until `inputs` and `expected` say otherwise:
+        integers, numbers, booleans, and JSON for lists and objects. An empty cell is an absent value, but for an
+        input or answer declared as text, where it is the empty text.
     splits: `{by: PATH}`, or shares of the whole by hash of cluster and id.
     """
 
@@ -104,111 +91,190 @@ class DatasetDefinition(Definition):
         return columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """The cases of a dataset, in the order of the file. path: of the data file, as people type it."""
+    """The cases of a dataset, in the order of the file. path: of the data file, as people type it.
+
+    splits: the places of the cases of each split that has any. versions: by split, None for the whole.
+    n_skipped: rows that were wrong and are left out.
+    """
 
     name: str
     path: str
     definition: DatasetDefinition
-    cases: tuple[Case, ...]
+    cases: Sequence[Case]
+    splits: Mapping[str, Sequence[int]]
+    versions: Mapping[str | None, str]
+    n_skipped: int = 0
+    _views: dict[str, Sequence[Case]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def split_names(self) -> tuple[str, ...]:
         """The names of the splits that have cases, sorted."""
-        return tuple(sorted({case.split for case in self.cases if case.split is not None}))
+        return tuple(sorted(self.splits))
 
-    def of(self, split: str | None) -> tuple[Case, ...]:
-        """Return the cases of a split, or all."""
-        return self.cases if split is None else tuple(case for case in self.cases if case.split == split)
+    def of(self, split: str | None) -> Sequence[Case]:
+        """Return the cases of a split, or all; the same sequence each time."""
+        if split is None:
+            return self.cases
+        if split not in self._views:
+            self._views[split] = cases_at(self.cases, self.splits.get(split, ()))
+        return self._views[split]
 
     def input_names(self, split: str | None = None) -> frozenset[str]:
         """Return the names of the inputs that every case of a split has."""
         if self.definition.inputs:
             return frozenset(self.definition.inputs)
-        cases = self.of(split)
-        return frozenset.intersection(*(frozenset(case.inputs) for case in cases)) if cases else frozenset()
+        names: frozenset[str] | None = None
+        for case in self.of(split):
+            names = frozenset(case.inputs) if names is None else names.intersection(case.inputs)
+        return names or frozenset()
 
     def version(self, split: str | None = None) -> str:
         """Return the SHA-256 over the content of a split's cases, in the order of the file."""
-        digest = hashlib.sha256()
-        for case in self.of(split):
-            digest.update(case.key().encode())
-        return digest.hexdigest()
+        return self.versions.get(split) or hashlib.sha256().hexdigest()
 
 
-def read_cases(name: str, data: bytes, path: str, definition: DatasetDefinition) -> Dataset:
-    """Return the dataset in the bytes of a JSONL file.
+def read_cases(
+    name: str,
+    data: BinaryIO,
+    path: str,
+    definition: DatasetDefinition,
+    *,
+    skip_bad: bool = False,
+    allow_empty: bool = False,
+) -> Dataset:
+    """Return the dataset in a JSONL, CSV or Parquet file, read once from start to end.
 
-    Raises DefinitionError with every line that is wrong, at most twenty, and how many more there are.
+    skip_bad: leave out rows that are wrong, and count them. allow_empty: no cases are fine.
+
+    Raises DefinitionError with every row that is wrong, at most twenty, and how many more there are.
     """
-    problems = _Problems(path)
-    maker = _CaseMaker(definition, problems)
-    seen = _Ids(problems)
-    cases = []
+    problems = RowFindings()
+    maker = _CaseMaker(definition, path, problems)
+    ids = _Ids(path)
+    gathering = _Gathering()
     try:
-        for line, value in read_jsonl(data, path):
+        for line, value in read_rows(data, path):
             case = maker.make(line, value)
             if case is not None:
-                seen.add(line, case.id)
-                cases.append(case)
-    except DefinitionError as error:
+                ids.add(line, case.id)
+                gathering.add(case)
+    except RowsError as error:
         problems.join(error)
-    if not cases and not problems:
-        problems.add(None, "the dataset has no cases", "write one JSON object a line, with an id and inputs")
-    problems.raise_any()
-    return Dataset(name, path, definition, tuple(cases))
+    except DefinitionError as error:
+        raise DefinitionError([*problems.refusal().findings, *error.findings]) from error
+    doubles = set()
+    for place, finding in ids.doubles(gathering.cases()):
+        doubles.add(place)
+        problems.add(finding)
+    if not skip_bad:
+        problems.raise_any()
+    if doubles:
+        gathering = gathering.without(doubles)
+    if not gathering.n_cases and not allow_empty:
+        hint = "write one JSON object a line" if path.endswith(".jsonl") else "write one row a case"
+        none = Finding(path, None, None, "the dataset has no cases", f"{hint}, with an id and inputs")
+        raise DefinitionError([*problems.refusal().findings, none])
+    return gathering.dataset(name, path, definition, n_skipped=problems.n_rows)
 
 
-class _Problems:
-    """Findings of one data file, in the order of its lines, listed up to a cap and counted beyond it."""
+class _Gathering:
+    """Cases as they come, and what is known of all of them together."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._listed: list[Finding] = []
-        self._counts: list[Finding] = []
-        self._n_unlisted = 0
+    def __init__(self) -> None:
+        self._writer = CaseWriter()
+        self._whole = hashlib.sha256()
+        self._splits: dict[str, _Split] = {}
+        self.n_cases = 0
 
-    def __len__(self) -> int:
-        return len(self._listed) + self._n_unlisted
+    def add(self, case: Case) -> None:
+        content = case.content()
+        key = key_of(content).encode()
+        self._writer.add(case, len(content))
+        self._whole.update(key)
+        if case.split is not None:
+            split = self._splits.get(case.split)
+            if split is None:
+                split = self._splits[case.split] = _Split()
+            split.places.append(self.n_cases)
+            split.digest.update(key)
+        self.n_cases += 1
 
-    def add(self, line: int | None, message: str, hint: str | None = None) -> None:
-        if len(self._listed) < MAX_FINDINGS:
-            self._listed.append(Finding(self._path, line, None, message, hint))
-        else:
-            self._n_unlisted += 1
+    def cases(self) -> Sequence[Case]:
+        return self._writer.finish()
 
-    def join(self, error: DefinitionError) -> None:
-        """Take in what the reader of the lines has found, and how many more it has counted."""
-        self._listed += [finding for finding in error.findings if finding.line is not None]
-        self._counts += [finding for finding in error.findings if finding.line is None]
+    def without(self, places: Container[int]) -> _Gathering:
+        """Return another that lacks the cases at some places."""
+        rest = _Gathering()
+        for place, case in enumerate(self.cases()):
+            if place not in places:
+                rest.add(case)
+        return rest
 
-    def raise_any(self) -> None:
-        if self._listed or self._counts:
-            listed = refusal(self._listed, self._n_unlisted).findings if self._listed else ()
-            raise DefinitionError([*listed, *self._counts])
+    def dataset(self, name: str, path: str, definition: DatasetDefinition, *, n_skipped: int) -> Dataset:
+        versions: dict[str | None, str] = {
+            key: split.digest.hexdigest() for key, split in self._splits.items()
+        }
+        versions[None] = self._whole.hexdigest()
+        splits = {key: split.places for key, split in self._splits.items()}
+        return Dataset(name, path, definition, self.cases(), splits, versions, n_skipped)
+
+
+class _Split:
+    """Where the cases of a split stand, and the digest of their keys."""
+
+    def __init__(self) -> None:
+        self.places = array("I")
+        self.digest = hashlib.sha256()
 
 
 class _Ids:
-    """Refuses ids that are the same, or differ only in what eyes and file systems do not see."""
+    """Finds ids that are the same, or differ only in what eyes and file systems do not see: 12 bytes a case."""
 
-    def __init__(self, problems: _Problems) -> None:
-        self._problems = problems
-        self._lines: dict[str, tuple[str, int]] = {}
+    _AT_ONCE = 1 << 16
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._hashes = array("q")
+        self._lines = array("I")
 
     def add(self, line: int, case_id: str) -> None:
-        folded = case_id if case_id.isascii() else unicodedata.normalize("NFC", case_id)
-        earlier = self._lines.setdefault(folded.strip().casefold(), (case_id, line))
-        if earlier[1] == line:
-            return
-        same = (
-            ""
-            if earlier[0] == case_id
-            else f" as {brief(earlier[0])}: they differ only in case, form or spaces"
-        )
-        self._problems.add(
-            line, f"id {brief(case_id)} stands already on line {earlier[1]}{same}", "ids are unique"
-        )
+        self._hashes.append(hash(_folded(case_id)))
+        self._lines.append(line)
+
+    def doubles(self, cases: Sequence[Case]) -> Iterator[tuple[int, Finding]]:
+        """Yield place and finding of each case whose id stands before it already; cases: in the order of `add`."""
+        suspects = self._suspects()
+        first: dict[str, int] = {}
+        for place, hashed in enumerate(self._hashes if suspects else ()):
+            if hashed in suspects:
+                case_id = cases[place].id
+                earlier = first.setdefault(_folded(case_id), place)
+                if earlier != place:
+                    yield place, self._finding(place, case_id, earlier, cases[earlier].id)
+
+    def _suspects(self) -> set[int]:
+        """Return the hashes that stand twice, looking at a share of all at a time to keep memory flat."""
+        n_shares = 1 + len(self._hashes) // self._AT_ONCE
+        found: set[int] = set()
+        for share in range(n_shares):
+            seen: set[int] = set()
+            for hashed in self._hashes:
+                if hashed % n_shares == share:
+                    (found if hashed in seen else seen).add(hashed)
+        return found
+
+    def _finding(self, place: int, case_id: str, earlier: int, earlier_id: str) -> Finding:
+        differ = f" as {brief(earlier_id)}: they differ only in case, form or spaces"
+        same = "" if earlier_id == case_id else differ
+        message = f"id {brief(case_id)} stands already on line {self._lines[earlier]}{same}"
+        return Finding(self._path, self._lines[place], None, message, "ids are unique")
+
+
+def _folded(case_id: str) -> str:
+    form = case_id if case_id.isascii() else unicodedata.normalize("NFC", case_id)
+    return form.strip().casefold()
 
 
 _FIELDS = ("id", "inputs", "expected", "metadata")
@@ -218,9 +284,12 @@ _SMALL = (str, int, float)
 class _CaseMaker:
     """Makes a case of a line's object, or says what is wrong with it."""
 
-    def __init__(self, definition: DatasetDefinition, problems: _Problems) -> None:
+    def __init__(self, definition: DatasetDefinition, path: str, problems: RowFindings) -> None:
         self._definition = definition
+        self._path = path
         self._problems = problems
+        self._is_flat = not path.lower().endswith(".jsonl")
+        self._columns: Columns | None = None
         self._checkers = {name: checker(schema_of(kind)) for name, kind in definition.inputs.items()}
         self._expected = None if definition.expected is None else checker(definition.expected)
         self._slice = definition.slices.by if definition.slices else None
@@ -232,8 +301,7 @@ class _CaseMaker:
 
     def make(self, line: int, value: dict[str, Any]) -> Case | None:
         before = len(self._problems)
-        shape = self._flat if self._definition.columns else self._nested
-        fields = shape(line, value)
+        fields = self._fields(line, value)
         if fields is None:
             return None
         inputs, expected = fields["inputs"], fields["expected"]
@@ -241,10 +309,10 @@ class _CaseMaker:
             self._check_names(line, fields)
         for name, problem_of in self._checkers.items():
             if name in inputs and (problem := problem_of(inputs[name])):
-                self._problems.add(line, f"case {brief(fields['id'])}: input {name!r}: {problem}")
+                self._say(line, f"case {brief(fields['id'])}: input {name!r}: {problem}")
         if self._expected is not None and (problem := self._expected(expected)):
             what = "expected is missing" if expected is None else f"expected {problem}"
-            self._problems.add(line, f"case {brief(fields['id'])}: {what}")
+            self._say(line, f"case {brief(fields['id'])}: {what}")
         slice_name = self._label(line, fields, self._slice)
         cluster = self._label(line, fields, self._definition.cluster)
         split = (
@@ -254,19 +322,36 @@ class _CaseMaker:
             return None
         return Case.model_construct(**fields, split=split, slice=slice_name, cluster=cluster)
 
+    def _say(self, line: int, message: str, hint: str | None = None) -> None:
+        self._problems.add(Finding(self._path, line, None, message, hint))
+
+    def _fields(self, line: int, value: dict[str, Any]) -> dict[str, Any] | None:
+        if not self._is_flat:
+            shape = self._flat if self._definition.columns else self._nested
+            return shape(line, value)
+        if self._columns is None:  # every row of such a file has the same
+            told = self._definition
+            self._columns = Columns(
+                list(value), self._path, mapping=told.columns, inputs=told.inputs, expected=told.expected
+            )
+        fields, faults = self._columns.fields(value)
+        for fault in faults:
+            self._say(line, f"case {brief(str(fields['id']))}: {fault}")
+        return None if faults else self._nested(line, fields)
+
     def _nested(self, line: int, value: dict[str, Any]) -> dict[str, Any] | None:
         for key in value:
             if key not in _FIELDS and not key.startswith("x-"):
                 hint = nearest(key, _FIELDS) or f"known keys: {', '.join(_FIELDS)}"
-                self._problems.add(line, f"unknown key {brief(key)}", hint)
+                self._say(line, f"unknown key {brief(key)}", hint)
                 return None
         inputs, metadata = value.get("inputs"), value.get("metadata", {})
         if not isinstance(inputs, dict):
             hint = 'write "inputs": {"NAME": ...}, or map `columns`'
-            self._problems.add(line, "a case has its inputs by name", hint)
+            self._say(line, "a case has its inputs by name", hint)
             return None
         if not isinstance(metadata, dict):
-            self._problems.add(line, f"metadata is an object, not {kind_of(metadata)}")
+            self._say(line, f"metadata is an object, not {kind_of(metadata)}")
             return None
         return self._with_id(
             line,
@@ -292,7 +377,7 @@ class _CaseMaker:
         for target, column in columns.items():
             if column not in value:
                 hint = nearest(column, value) or f"columns of this line: {', '.join(map(brief, value))}"
-                self._problems.add(line, f"no column is called {brief(column)}", hint)
+                self._say(line, f"no column is called {brief(column)}", hint)
                 return None
             head, _, name = target.partition(".")
             if name:
@@ -311,7 +396,7 @@ class _CaseMaker:
         message = (
             f"an id is text or a whole number, not {kind_of(case_id)}" if is_wrong else "the case has no id"
         )
-        self._problems.add(line, message, 'give each case an "id" that stays the same for good')
+        self._say(line, message, 'give each case an "id" that stays the same for good')
         return None
 
     def _check_names(self, line: int, fields: dict[str, Any]) -> None:
@@ -319,10 +404,10 @@ class _CaseMaker:
         for name in inputs if declared else ():
             if name not in declared:
                 hint = nearest(name, declared) or f"declared: {', '.join(declared)}"
-                self._problems.add(line, f"case {brief(case_id)}: input {brief(name)} is not declared", hint)
+                self._say(line, f"case {brief(case_id)}: input {brief(name)} is not declared", hint)
         for name in declared:
             if name not in inputs:
-                self._problems.add(line, f"case {brief(case_id)}: input {name!r} is missing")
+                self._say(line, f"case {brief(case_id)}: input {name!r} is missing")
 
     def _label(self, line: int, fields: Mapping[str, Any], path: str | None) -> str | None:
         """Return the text or number at a path; None where there is none, or nothing but spaces."""
@@ -336,9 +421,7 @@ class _CaseMaker:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, _SMALL):
-            self._problems.add(
-                line, f"case {brief(fields['id'])}: {path} is {kind_of(value)}, not text or a number"
-            )
+            self._say(line, f"case {brief(fields['id'])}: {path} is {kind_of(value)}, not text or a number")
             return None
         return str(value) if not isinstance(value, str) or value.strip() else None
 
@@ -372,22 +455,25 @@ def near_equal(value: Any) -> Any:
     return value
 
 
-def leaks(shown: Iterable[Case], evaluated: Iterable[Case]) -> list[tuple[str, str, str]]:
-    """Return (shown id, evaluated id, why) for cases that would let a model see what it is tested on.
+def leaks(shown: Sequence[Case], evaluated: Iterable[Case]) -> Iterator[tuple[str, str, str]]:
+    """Yield (shown id, evaluated id, why) for cases that would let a model see what it is tested on.
 
     The same inputs, but for case and punctuation, or the same cluster on both sides.
     """
-    by_text: dict[str, str] = {}
+    by_text: dict[int, int] = {}
     by_cluster: dict[str, str] = {}
-    for case in shown:
-        by_text.setdefault(canonical(near_equal(case.inputs)), case.id)
+    for place, case in enumerate(shown):
+        by_text.setdefault(hash(_near_text(case)), place)
         if case.cluster is not None:
             by_cluster.setdefault(case.cluster, case.id)
-    found = []
     for case in evaluated:
-        twin = by_text.get(canonical(near_equal(case.inputs)))
-        if twin is not None:
-            found.append((twin, case.id, "same inputs"))
+        text = _near_text(case)
+        place = by_text.get(hash(text), -1)
+        if place >= 0 and _near_text(twin := shown[place]) == text:
+            yield twin.id, case.id, "same inputs"
         elif case.cluster is not None and case.cluster in by_cluster:
-            found.append((by_cluster[case.cluster], case.id, f"same cluster {brief(case.cluster)}"))
-    return found
+            yield by_cluster[case.cluster], case.id, f"same cluster {brief(case.cluster)}"
+
+
+def _near_text(case: Case) -> str:
+    return canonical(near_equal(case.inputs))

@@ -6,13 +6,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 from llmops.definitions.base import Bool, Definition, Float, Int, Name, canonical, meaning_of
 from llmops.definitions.prompt import Parameters
+from llmops.definitions.recorded import check_path
 from llmops.definitions.reference import ReferenceText, parse_reference
 from llmops.errors import nearest
 
@@ -22,29 +30,35 @@ MAX_TRIALS = 1000
 
 
 class VariantDefinition(Definition):
-    """One thing to try: a prompt or a chain, with what it changes."""
+    """One thing to try: a prompt or a chain, with what it changes; or the outputs that another system gave.
+
+    recorded: a file of outputs, relative to the project: scored, never called.
+    """
 
     prompt: ReferenceText | None = None
     chain: ReferenceText | None = None
+    recorded: Annotated[str, AfterValidator(check_path)] | None = None
     model: Name | None = None
     parameters: Parameters = Field(default_factory=Parameters)
     set: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_target(self) -> VariantDefinition:
-        if (self.prompt is None) == (self.chain is None):
-            raise ValueError("a variant has either a prompt or a chain")
+        if [self.prompt, self.chain, self.recorded].count(None) != 2:
+            raise ValueError("a variant has either a prompt, a chain, or recorded outputs")
+        if self.recorded is not None and (self.model or self.parameters.given() or self.set):
+            raise ValueError("recorded outputs are there already: model, parameters and set change nothing")
         return self
 
     @property
     def kind(self) -> Literal["prompt", "chain"]:
-        """What it tries."""
+        """What it tries, unless it is recorded."""
         return "prompt" if self.prompt is not None else "chain"
 
     @property
     def target(self) -> str:
-        """The reference to what it tries."""
-        return str(self.prompt if self.prompt is not None else self.chain)
+        """What it tries: the reference to it, or the file of recorded outputs."""
+        return str(self.prompt or self.chain or self.recorded)
 
 
 class EvaluatorUse(Definition):
@@ -211,9 +225,9 @@ def expand(experiment: Experiment) -> Iterator[Trial]:
 
 
 def fixes(definition: VariantDefinition, axis: str) -> bool:
-    """Return whether a variant says itself what an axis of the matrix would set."""
+    """Return whether a variant says itself what an axis of the matrix would set, or cannot be set at all."""
     head, _, key = axis.partition(".")
-    if axis == "model" and definition.model is not None:
+    if definition.recorded is not None or (axis == "model" and definition.model is not None):
         return True
     return axis in definition.set or (head == "parameters" and key in definition.parameters.given())
 

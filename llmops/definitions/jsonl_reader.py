@@ -10,49 +10,49 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from typing import BinaryIO
 
-from llmops.definitions.documents import (
-    BOM,
-    MAX_FINDINGS,
-    brief,
-    other_encoding,
-    refusal,
-    undecodable,
-)
-from llmops.errors import DefinitionError, Finding
+from llmops.definitions.documents import BOM, RowFindings, brief, start_of, undecodable
+from llmops.errors import Finding
 
 _MAX_DEPTH = 100  # far below the interpreter's recursion limit, which depends on who calls
 _MAX_DIGITS = 4_300  # where int() itself gives up
 
 
-def read_jsonl(data: bytes, path: str) -> Iterator[tuple[int, dict[str, object]]]:
+def read_jsonl(data: bytes | BinaryIO, path: str) -> Iterator[tuple[int, dict[str, object]]]:
     """Yield line number and object of each line that is right; blank lines are passed over.
 
-    Raises DefinitionError after the last line when any line was wrong: a caller who spends something on
-    what is read waits for the end.
+    Raises RowsError after the last line when any line was wrong, and DefinitionError at once for another encoding:
+    a caller who spends something on what is read waits for the end.
     """
-    foreign = other_encoding(data, path)
-    if foreign:
-        raise DefinitionError(foreign)
-    if b"\n" not in data:  # the line ends of a Macintosh of the last century; elsewhere a CR is just a space
-        data = data.replace(b"\r", b"\n")
-    findings: list[Finding] = []
-    n_unlisted = 0
-    stream = io.BytesIO(data)  # its lines end at b"\n" alone: U+2028 may stand inside a text
-    end = stream.seek(len(BOM) if data.startswith(BOM) else 0)
-    for number, line in enumerate(stream, 1):
-        start, end = end, end + len(line)
-        if line.isspace():
-            continue
-        row = _parse_line(line)
-        if row is not None:
-            yield number, row
-        elif len(findings) >= MAX_FINDINGS:
-            n_unlisted += 1
-        else:
-            findings += _line_findings(line, path, number, start)
-    if findings:
-        raise refusal(findings, n_unlisted)
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
+    start = len(BOM) if start_of(stream, path).startswith(BOM) else 0
+    stream.seek(start)
+    problems = RowFindings()
+    for number, line in enumerate(_lines(stream), 1):
+        if not line.isspace():
+            row = _parse_line(line)
+            if row is not None:
+                yield number, row
+            elif not problems.is_full:
+                problems.add(*_line_findings(line, path, number, start))
+            else:
+                problems.count(number)
+        start += len(line)
+    problems.raise_any()
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield lines that end at b"\\n" alone: U+2028 may stand inside a text, and a CR is just a space.
+
+    Only a file without any b"\\n" has the line ends of a Macintosh of the last century.
+    """
+    first = stream.readline()
+    if first.endswith(b"\n"):
+        yield first
+        yield from stream
+    elif first:
+        yield from io.BytesIO(first.replace(b"\r", b"\n"))
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -73,20 +73,29 @@ _parse_json = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite, par
 _parse_syntax = json.JSONDecoder(parse_int=str, parse_float=str).decode
 
 
+def parse_value(text: str) -> object:
+    """Return the value of a piece of JSON that may stand in a data file.
+
+    Raises ValueError, in words where the JSON is valid and yet refused here.
+    """
+    try:
+        value: object = _parse_json(text)
+    except RecursionError as error:
+        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep") from error
+    may_be_deep = text.count("{") + text.count("[") > _MAX_DEPTH
+    if may_be_deep or ("\\u" in text and any(escape.lastgroup for escape in _ESCAPE.finditer(text))):
+        for _, message, _ in _refusals(text):
+            raise ValueError(message)
+    return value
+
+
 def _parse_line(line: bytes) -> dict[str, object] | None:
     """Return the line's object, or None when anything is wrong with it: this way is the fast one."""
     try:
-        text = line.decode()
-        row = _parse_json(text)
-    except (ValueError, RecursionError):
+        row = parse_value(line.decode())
+    except ValueError:
         return None
-    if not isinstance(row, dict):
-        return None
-    if text.count("{") + text.count("[") > _MAX_DEPTH and any(_refusals(text)):
-        return None
-    if "\\u" in text and any(escape.lastgroup for escape in _ESCAPE.finditer(text)):
-        return None
-    return row
+    return row if isinstance(row, dict) else None
 
 
 def _line_findings(line: bytes, path: str, number: int, start: int) -> list[Finding]:

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from llmops.definitions.base import Definition, Float, Int, Name, meaning_of
 from llmops.definitions.reference import ReferenceText
-from llmops.definitions.schemas import InputTypes, Schema
+from llmops.definitions.schemas import PromptInputTypes, Schema
 
 StopText = Annotated[str, Field(min_length=1)]
 Select = Literal["first", "random", "balanced", "similar"]
@@ -67,7 +67,7 @@ class Prompt(Definition):
     """What `prompts/NAME.prompt.yaml` says. model: a name of llmops.yaml."""
 
     description: str | None = None
-    inputs: InputTypes = Field(default_factory=dict)
+    inputs: PromptInputTypes = Field(default_factory=dict)
     model: Name = "default"
     parameters: Parameters = Field(default_factory=Parameters)
     messages: tuple[MessageTemplate, ...] = Field(min_length=1)

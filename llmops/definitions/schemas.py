@@ -11,9 +11,20 @@ from llmops.definitions.json_schema import TYPES, check_schema, checker, problem
 from llmops.definitions.templates import TemplateError, parse_template
 from llmops.errors import nearest
 
-__all__ = ["RESERVED", "InputTypes", "Schema", "check_name", "checker", "problem_with", "schema_of"]
+__all__ = [
+    "RESERVED",
+    "InputTypes",
+    "PromptInputTypes",
+    "Schema",
+    "check_name",
+    "checker",
+    "problem_with",
+    "schema_of",
+]
 
 RESERVED = frozenset({"steps", "output", "expected"})
+_TO_JUDGE = frozenset({"output", "expected"})
+"""Of those, what a judge's prompt is given beside the inputs of a case, by these names."""
 _WORDS = frozenset({"and", "else", "if", "in", "is", "or"})
 """Words between the parts of an expression, which would pass for a name only when they stand alone."""
 
@@ -26,26 +37,28 @@ def _check_schema(schema: dict[str, Any]) -> dict[str, Any]:
 Schema = Annotated[dict[str, Any], AfterValidator(_check_schema)]
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, reserved: frozenset[str] = RESERVED) -> str:
     """Return a name that templates can look up, as inputs and steps need one.
 
     Raises ValueError for any other, and for those that mean something else in a template.
     """
     try:
-        is_free = name.isidentifier() and name not in RESERVED | _WORDS
+        is_free = name.isidentifier() and name not in reserved | _WORDS
         if is_free and name in parse_template(f"{{{{ {name} }}}}").variables:
             return name
     except TemplateError:
         pass  # a word of the template language, or one that begins with an underscore
     raise ValueError(
         f"{name!r} cannot be looked up in a template: names of inputs and steps are identifiers (with _ for -), "
-        f"none of {', '.join(sorted(RESERVED))}"
+        f"none of {', '.join(sorted(reserved))}"
     )
 
 
-def _check_inputs(inputs: dict[str, str | dict[str, Any]]) -> dict[str, str | dict[str, Any]]:
+def _check_inputs(
+    inputs: dict[str, str | dict[str, Any]], reserved: frozenset[str] = RESERVED
+) -> dict[str, str | dict[str, Any]]:
     for name, kind in inputs.items():
-        check_name(name)
+        check_name(name, reserved)
         if isinstance(kind, dict):
             check_schema(kind)
         elif kind not in {*TYPES, "any"}:
@@ -54,7 +67,12 @@ def _check_inputs(inputs: dict[str, str | dict[str, Any]]) -> dict[str, str | di
     return inputs
 
 
+def _check_prompt_inputs(inputs: dict[str, str | dict[str, Any]]) -> dict[str, str | dict[str, Any]]:
+    return _check_inputs(inputs, RESERVED - _TO_JUDGE)
+
+
 InputTypes = Annotated[dict[str, str | dict[str, Any]], AfterValidator(_check_inputs)]
+PromptInputTypes = Annotated[dict[str, str | dict[str, Any]], AfterValidator(_check_prompt_inputs)]
 
 
 def schema_of(kind: str | Mapping[str, Any]) -> dict[str, Any]:

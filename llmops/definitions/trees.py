@@ -8,8 +8,9 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from llmops.definitions.base import is_name
 from llmops.errors import UsageError, nearest
@@ -50,6 +51,9 @@ class Tree(Protocol):
     def read(self, path: str) -> bytes | None:
         """Return a file's bytes, or None when there is none. Raises UsageError for a path that leads outside."""
 
+    def open(self, path: str) -> BinaryIO | None:
+        """Return a file open for reading, for one too large to be held as bytes; otherwise as `read`."""
+
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder, sorted; none when it does not exist."""
 
@@ -68,6 +72,13 @@ class WorkTree:
         full = self.inside(path)
         try:
             return full.read_bytes() if full.is_file() else None
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+    def open(self, path: str) -> BinaryIO | None:
+        full = self.inside(path)
+        try:
+            return full.open("rb") if full.is_file() else None
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -140,6 +151,10 @@ class GitTree:
         if name not in self.blobs:
             self.blobs[name] = git(self.root, "cat-file", "blob", name)
         return self.blobs[name]
+
+    def open(self, path: str) -> BinaryIO | None:
+        data = self.read(path)
+        return None if data is None else BytesIO(data)
 
     def names(self, folder: str) -> list[str]:
         check_relative(folder)

@@ -21,8 +21,10 @@ from llmops.definitions.dataset import Dataset, DatasetDefinition, read_cases
 from llmops.definitions.documents import BOM, Document
 from llmops.definitions.experiment import Experiment
 from llmops.definitions.expressions import chain_findings, experiment_findings, prompt_findings
+from llmops.definitions.flat_files import SUFFIXES
 from llmops.definitions.project import ModelDefinition, Project
 from llmops.definitions.prompt import Prompt
+from llmops.definitions.recorded import RecordedFile, read_recorded
 from llmops.definitions.reference import FOLDERS, Kind, Reference, parse_reference
 from llmops.definitions.release import PATH as RELEASES
 from llmops.definitions.release import Release, current, read_releases
@@ -63,11 +65,16 @@ class Resolved:
 
 @dataclass(eq=False)
 class Workspace:
-    """The definitions of one tree. root: the folder of llmops.yaml; today's is the work tree's workspace."""
+    """The definitions of one tree. root: the folder of llmops.yaml; today's is the work tree's workspace.
+
+    skip_bad, allow_empty: of today's; what to do with cases that are wrong, and with a dataset or split of none.
+    """
 
     root: Path
     tree: Tree
     _today: Workspace | None = None
+    skip_bad: bool = False
+    allow_empty: bool = False
     _cache: dict[tuple[str, str], Any] = field(default_factory=dict)
     _broken: dict[tuple[str, str], DefinitionError] = field(default_factory=dict)
     _revisions: dict[str, Workspace] = field(default_factory=dict)
@@ -150,6 +157,10 @@ class Workspace:
         """Return a dataset with its cases, each checked against the definition."""
         return self._once("dataset", name, lambda: self._dataset(name))
 
+    def read_datasets(self) -> list[Dataset]:
+        """Return the datasets of this tree whose cases have been read."""
+        return [value for value in self._cache.values() if isinstance(value, Dataset)]
+
     def dataset_definition(self, name: str) -> DatasetDefinition:
         """Return what the definition says, its cases unread."""
         return self.unchecked(DatasetDefinition, "dataset", name)
@@ -160,12 +171,38 @@ class Workspace:
 
     def _dataset(self, name: str) -> Dataset:
         definition = self.dataset_definition(name)
-        path = f"{FOLDERS['dataset']}/{name}.jsonl"
-        data = self.tree.read(path)
+        place = self.document("dataset", name).path
+        there = self.tree.names(FOLDERS["dataset"])
+        files = [f"{FOLDERS['dataset']}/{name}{suffix}" for suffix in SUFFIXES if f"{name}{suffix}" in there]
+        if len(files) > 1:
+            message = f"its cases stand in more than one file: {' and '.join(files)}"
+            raise DefinitionError(Finding(place, None, None, message, "keep one of them"))
+        data = self.tree.open(files[0]) if files else None
         if data is None:
-            place = self.document("dataset", name).path
-            raise DefinitionError(Finding(place, None, None, f"its cases are missing: no {path}"))
-        return read_cases(name, data, path, definition)
+            message = f"its cases are missing: no {FOLDERS['dataset']}/{name}.jsonl, .csv or .parquet"
+            raise DefinitionError(Finding(place, None, None, message))
+        with data:
+            return read_cases(
+                name,
+                data,
+                files[0],
+                definition,
+                skip_bad=self.today.skip_bad,
+                allow_empty=self.today.allow_empty,
+            )
+
+    def recorded(self, path: str) -> RecordedFile:
+        """Return the outputs that another system gave, from their file (UsageError when there is none)."""
+        return self._once("recorded", path, lambda: self._recorded(path))
+
+    def _recorded(self, path: str) -> RecordedFile:
+        data = self.tree.open(path)
+        if data is None:
+            folder, _, name = path.rpartition("/")
+            hint = nearest(name, self.tree.names(folder or ".")) or "it is relative to llmops.yaml"
+            raise UsageError(f"no file {path} in {self.tree.label}; {hint}")
+        with data:
+            return read_recorded(data, path)
 
     def _checked(
         self, model: type[D], kind: Kind, name: str, findings: Callable[[D, Document], list[Finding]]
@@ -273,7 +310,7 @@ class Workspace:
         found = self.resolve("dataset", text)
         split = read_reference(text).split
         dataset = found.workspace.dataset(found.name)
-        if split and split not in dataset.split_names:
+        if split and split not in dataset.split_names and not self.today.allow_empty:
             hint = nearest(split, dataset.split_names)
             known = f"its splits: {', '.join(dataset.split_names) or 'none'}"
             raise UsageError(f"dataset {found.name} has no split {split!r}; {hint or known}")

@@ -15,25 +15,23 @@ from pydantic import Field, model_validator
 
 from llmops.definitions.base import Definition
 from llmops.errors import EvaluatorError, nearest
-from llmops.evaluators.base import Judgement, Subject
+from llmops.evaluators.base import Judgement, Subject, Summed
 from llmops.evaluators.figures import Aside, ClassFigures, class_figures
+from llmops.evaluators.statistics import resampled, rough_note
 from llmops.evaluators.texts import as_text, expected_of, normal_form, shown, storable
-from llmops.records import Figure, Interval, Score, Status
+from llmops.records import Figure, Interval, Status
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from llmops.stats.arrays import Floats
-
-    Statistic = Callable[[npt.NDArray[np.intp]], Floats]
+    from llmops.stats.bootstrap import Statistic
 
 OTHER = "(other)"
 """The class of outputs that name none of the labels: always wrong, and in no average."""
 
 _FAILED = {Status.ERROR, Status.CRASHED}
-_RESAMPLES = 1000
-_TRUSTED_FROM = 50
 _LONGEST_LABEL = 200
 
 
@@ -116,14 +114,14 @@ class Classification:
         return Judgement(0.0, f"{shown(label)} is not {shown(truth)}", label=label, truth=truth)
 
     def summarise(
-        self, scores: Sequence[Score], clusters: Sequence[str] | None, *, level: float, seed: int
+        self, scores: Sequence[Summed], clusters: Sequence[str] | None, *, level: float, seed: int
     ) -> Mapping[str, Figure]:
         """Return accuracy, macro F1 and the figures of each label; scores without value or truth are missing.
 
         A figure that nobody knows, such as the precision of a label never given, has None as its value.
         """
         owners = clusters if clusters is not None else [""] * len(scores)
-        kept = [row for row in zip(scores, owners, strict=True) if _is_scored(row[0])]
+        kept = [row for row in zip(scores, owners, strict=True) if self.is_summed(row[0])]
         # The bootstrap draws cases by place: sorted, the order in which they came changes nothing.
         kept.sort(key=lambda row: (row[1], row[0].truth, row[0].label))
         n_missing = len(scores) - len(kept)
@@ -147,15 +145,23 @@ class Classification:
                 kind="statistic",
                 n=n,
                 n_missing=n_missing,
-                interval=_macro_f1_interval(cases, drawn, level, seed),
-                note=None if n >= _TRUSTED_FROM else f"a rough interval: fewer than {_TRUSTED_FROM} cases",
+                interval=resampled(macro_f1_statistic(cases), n, clusters=drawn, level=level, seed=seed),
+                note=rough_note(n),
             ),
             **_label_figures(cases, found, n_missing),
         }
 
-    def confusion(self, scores: Sequence[Score]) -> list[tuple[str, str, int]]:
+    def is_summed(self, score: Summed) -> bool:
+        """Say whether a score counts: it has a value, and a truth beside its label."""
+        return score.value is not None and score.truth is not None
+
+    def statistics(self, scores: Sequence[Summed]) -> Mapping[str, Statistic]:
+        """Return macro F1 as a function of weights of the scores."""
+        return {"macro_f1": macro_f1_statistic(self.classify(scores))}
+
+    def confusion(self, scores: Sequence[Summed]) -> list[tuple[str, str, int]]:
         """Return how often each truth met each label, as (truth, label, count), sorted, without the zeros."""
-        cases = self.classify([score for score in scores if _is_scored(score)])
+        cases = self.classify([score for score in scores if self.is_summed(score)])
         if not cases.truth:
             return []
         matrix = self._figures(cases.truth, cases.found, len(cases.labels)).confusion
@@ -163,7 +169,7 @@ class Classification:
         cells = ((truth, *cell) for truth, row in rows for cell in zip(cases.names, row, strict=True))
         return [cell for cell in cells if cell[2]]
 
-    def classify(self, scores: Sequence[Score]) -> Classified:
+    def classify(self, scores: Sequence[Summed]) -> Classified:
         """Return scored cases as codes, in their order; a paired comparison asks for each side on its own.
 
         scores: all with a truth. Sides with the same truths have the same codes.
@@ -227,10 +233,6 @@ def macro_f1_statistic(cases: Classified) -> Statistic:
     return statistic
 
 
-def _is_scored(score: Score) -> bool:
-    return score.value is not None and score.truth is not None
-
-
 def _code(label: str, key: str, codes: Mapping[str, int]) -> int:
     return len(codes) if label == OTHER else codes.get(key, len(codes))
 
@@ -240,22 +242,6 @@ def _accuracy_interval(cases: Classified, clusters: Sequence[str] | None, level:
 
     hits = [float(truth == found) for truth, found in zip(cases.truth, cases.found, strict=True)]
     low, high = mean_interval(hits, low=0.0, high=1.0, level=level, clusters=clusters)
-    return Interval(low=low, high=high, level=level)
-
-
-def _macro_f1_interval(
-    cases: Classified, clusters: Sequence[str] | None, level: float, seed: int
-) -> Interval:
-    from llmops.stats.bootstrap import percentile_interval
-
-    low, high = percentile_interval(
-        macro_f1_statistic(cases),
-        len(cases.truth),
-        level=level,
-        resamples=_RESAMPLES,
-        seed=seed,
-        clusters=clusters,
-    )
     return Interval(low=low, high=high, level=level)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.base import canonical
 from llmops.errors import EvaluatorError
+from llmops.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,45 @@ def expected_of(subject: Subject) -> Any:
     return subject.expected
 
 
+def output_text(subject: Subject) -> str:
+    """Return the output, which must be text; of an output that crashed the empty one.
+
+    Raises EvaluatorError when it is anything else: how close a number or an object is to a text nobody can say.
+    """
+    if subject.status is Status.CRASHED:
+        return ""
+    if not isinstance(subject.output, str):
+        raise EvaluatorError(f"case {subject.case_id!r}: the output is {_a_kind(subject.output)}, no text")
+    return subject.output
+
+
+def accepted_texts(subject: Subject) -> tuple[str, ...]:
+    """Return what the case expects as texts: one, or a list of any of which is right, perhaps of none.
+
+    Raises EvaluatorError when it expects nothing, or something else.
+    """
+    expected = expected_of(subject)
+    if isinstance(expected, str):
+        return (expected,)
+    if not isinstance(expected, (list, tuple)) or not all(isinstance(text, str) for text in expected):
+        said = f"a text or a list of texts, not {_a_kind(expected)}"
+        raise EvaluatorError(f"case {subject.case_id!r}: expected must be {said} {shown(expected)}")
+    return tuple(expected)
+
+
+def reference_texts(subject: Subject) -> tuple[str, ...]:
+    """Return the texts to compare an output with, at least one and none of them blank.
+
+    Raises EvaluatorError as `accepted_texts` does, and for a list without texts or a blank one.
+    """
+    references = accepted_texts(subject)
+    if not references or not all(text.strip() for text in references):
+        raise EvaluatorError(
+            f"case {subject.case_id!r}: a reference is empty: there is nothing to compare with"
+        )
+    return references
+
+
 def as_text(value: Any) -> str:
     """Return text as it is and any other value as its canonical JSON.
 
@@ -51,6 +91,11 @@ def kind_of(value: Any) -> str:
     """Return the JSON type of a value, in the words of JSON Schema."""
     names = {str: "text", bool: "boolean", int: "number", float: "number", list: "array", type(None): "null"}
     return names.get(type(value), "object")
+
+
+def _a_kind(value: Any) -> str:
+    kind = kind_of(value)
+    return kind if kind in ("null", "text") else f"{'an' if kind[0] in 'ao' else 'a'} {kind}"
 
 
 def shown(value: Any) -> str:

@@ -58,13 +58,13 @@ def flipped_cases(comparison: Comparison, evaluators: Sequence[str], source: Sou
 
     At most five each, largest change first.
     """
-    effect = _with_flips(comparison, evaluators)
+    effect = telling_effect(comparison, evaluators)
     if effect is None:
         return []
     kinds = {"worse": effect.regressed, "better": effect.improved}
     wanted = {flip.case_id for flips in kinds.values() for flip in flips[:MOST]}
     sides = (comparison.baseline, comparison.candidate)
-    rows = [_first_rows(source, side.run_id, side.variant, wanted) for side in sides]
+    rows = [first_rows(source, side.run_id, side.variant, wanted) for side in sides]
     names = [texts.one_line(side.variant) for side in sides]
     galleries = []
     for word, flips in kinds.items():
@@ -75,7 +75,8 @@ def flipped_cases(comparison: Comparison, evaluators: Sequence[str], source: Sou
     return [gallery for gallery in galleries if gallery.cases]
 
 
-def _with_flips(comparison: Comparison, evaluators: Sequence[str]) -> Effect | None:
+def telling_effect(comparison: Comparison, evaluators: Sequence[str]) -> Effect | None:
+    """Return the effect on the first evaluator that tells any cases apart."""
     scored = (effect for effect in comparison.effects if effect.metric in evaluators)
     return next((effect for effect in scored if effect.improved or effect.regressed), None)
 
@@ -93,24 +94,26 @@ def _flipped(flip: Flip, effect: Effect, names: Sequence[str], rows: Sequence[Ro
 
 
 def worst_cases(run: Run, source: Source) -> list[Gallery]:
-    """Return at most five outputs with the lowest scores of the first evaluator, none with its highest score."""
+    """Return at most five outputs with the worst scores of the first evaluator, none with its best score."""
     if not run.evaluators:
         return []
     evaluator = run.evaluators[0]
+    sign, best = (-1, evaluator.low) if evaluator.lower_is_better else (1, evaluator.high)
     scored = (
-        (score.value, row.case.id, row.variant, row.repeat, row, score.rationale)
+        (sign * score.value, row.case.id, row.variant, row.repeat, row, score.rationale)
         for row in source.rows(run.id, with_spans=False)
         for score in row.scores
         if score.evaluator == evaluator.name and score.value is not None
     )
-    below = (found for found in scored if evaluator.high is None or found[0] < evaluator.high)
+    below = (found for found in scored if best is None or found[0] < sign * best)
     shown = []
     for value, case_id, variant, _, row, why in heapq.nsmallest(MOST, below, key=lambda found: found[:4]):
-        score = texts.quantity(evaluator.name, value)
+        score = texts.quantity(evaluator.name, sign * value)
         reason = [("why", texts.one_line(why))] if why else []
         lines = (*_question(row.case), ("output", _answer(row)), *reason)
         shown.append(Shown(f"{texts.one_line(case_id)}  {texts.one_line(variant)}  {score}", lines))
-    return [Gallery(f"{texts.one_line(evaluator.name)}: the lowest scores", tuple(shown))] if shown else []
+    which = "highest" if evaluator.lower_is_better else "lowest"
+    return [Gallery(f"{texts.one_line(evaluator.name)}: the {which} scores", tuple(shown))] if shown else []
 
 
 def failed_cases(run: Run, source: Source) -> list[Gallery]:
@@ -133,11 +136,13 @@ def failed_cases(run: Run, source: Source) -> list[Gallery]:
     return [Gallery("Errors", tuple(shown))] if shown else []
 
 
-def _first_rows(source: Source, run_id: str, variant: str, wanted: Iterable[str]) -> dict[str, Row]:
+def first_rows(
+    source: Source, run_id: str, variant: str, wanted: Iterable[str], *, with_spans: bool = False
+) -> dict[str, Row]:
     """Return the first repeat of each wanted case, and read no further."""
     left = set(wanted)
     found: dict[str, Row] = {}
-    for row in source.rows(run_id, variant=variant, with_spans=False):
+    for row in source.rows(run_id, variant=variant, with_spans=with_spans):
         if row.case.id in left:
             found[row.case.id] = row
             left.discard(row.case.id)

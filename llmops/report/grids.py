@@ -46,7 +46,7 @@ def run_grids(run: Run, comparisons: Sequence[Comparison]) -> Iterator[Grid]:
         grids += comparison_grids(comparison)
     if not comparisons:
         grids.append(run_slices_grid(run))
-    grids += [classes_grid(run, name) for name in _classifications(run)]
+    grids += classes_grids(run)
     return (grid for grid in grids if grid.rows)
 
 
@@ -60,12 +60,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
 
 def metrics_grid(run: Run) -> Grid:
     """Return every figure that is a mean, a share or a statistic, variants side by side."""
-    figures = [
-        (metric, variant.name, run.summary.get(variant.name, {}).get(metric))
-        for metric in _metrics(run)
-        for variant in run.variants
-    ]
-    known = [(metric, name, figure) for metric, name, figure in figures if figure is not None]
+    known = known_figures(run)
     has_missing = any(figure.n_missing for _, _, figure in known)
     rows = tuple(
         (texts.one_line(metric), texts.one_line(name), *_figure_cells(metric, figure, has_missing))
@@ -74,6 +69,16 @@ def metrics_grid(run: Run) -> Grid:
     level = _level([figure for _, _, figure in known])
     header = ("metric", "variant", "value", f"{level} interval", "n", *(["missing"] if has_missing else []))
     return Grid("Metrics", header, rows, n_names=2)
+
+
+def known_figures(run: Run) -> list[tuple[str, str, Figure]]:
+    """Return the rows of `metrics_grid` as records: metric, variant, figure."""
+    figures = [
+        (metric, variant.name, run.summary.get(variant.name, {}).get(metric))
+        for metric in _metrics(run)
+        for variant in run.variants
+    ]
+    return [(metric, name, figure) for metric, name, figure in figures if figure is not None]
 
 
 def _metrics(run: Run) -> Iterator[str]:
@@ -146,6 +151,11 @@ def run_slices_grid(run: Run) -> Grid:
     return Grid("Slices", ("slice", "metric", "variant", "value", f"{level} interval", "n"), rows, n_names=3)
 
 
+def classes_grids(run: Run) -> list[Grid]:
+    """Return a table of classes for each evaluator that sums up over classes."""
+    return [classes_grid(run, name) for name in _classifications(run)]
+
+
 def classes_grid(run: Run, evaluator: str) -> Grid:
     """Return the classes that each variant tells worst, lowest F1 first."""
     rows = []
@@ -171,13 +181,18 @@ def classes_grid(run: Run, evaluator: str) -> Grid:
 
 def effects_grid(comparison: Comparison) -> Grid:
     """Return every effect that something is known of."""
-    shown = [effect for effect in comparison.effects if effect.n or effect.n_missing]
+    shown = known_effects(comparison)
     notes = list(_notes(shown))
     rows = tuple((texts.one_line(effect.metric), *_effect_cells(effect)) for effect in shown)
     if any(effect.scale == "ratio" and effect.interval for effect in shown):
         notes.append("x: ratio of geometric means; its interval guards against no extremes but those seen")
     header = ("metric", *_effect_header(shown))
     return Grid(_title(comparison), header, rows, n_names=1, notes=tuple(notes), n_spare=2)
+
+
+def known_effects(comparison: Comparison) -> list[Effect]:
+    """Return the rows of `effects_grid` as records."""
+    return [effect for effect in comparison.effects if effect.n or effect.n_missing]
 
 
 def slices_grid(comparison: Comparison) -> Grid:

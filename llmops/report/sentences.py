@@ -11,9 +11,10 @@ from typing import Literal
 
 from llmops.definitions.base import short
 from llmops.definitions.experiment import MEASURED
-from llmops.records import Comparison, Effect, Figure, Run, RunStatus
+from llmops.records import Comparison, Effect, EvaluatorVersion, Figure, Run, RunStatus
 from llmops.report import texts
 
+NO_JUDGE = "asked of embedded, which is no judge: the numbers show that all runs, and nothing else"
 EMBEDDED = "embedded is not a language model: a baseline that needs no key"
 
 Tone = Literal["good", "bad", "open", "plain"]
@@ -28,12 +29,13 @@ class Sentence:
 
 
 def judgement(effect: Effect) -> Literal["better", "worse", ""]:
-    """Return what the interval of an effect shows; of what is measured unasked, less is better."""
+    """Return what the interval of an effect shows; of some scores and of what is measured unasked, less is better."""
     if effect.interval is None:
         return ""
     neutral = texts.neutral(effect)
     is_more, is_less = effect.interval.low > neutral, effect.interval.high < neutral
-    if effect.metric in MEASURED:
+    # The name too: comparisons stored before effects said so are shown as well.
+    if effect.lower_is_better or effect.metric in MEASURED:
         is_more, is_less = is_less, is_more
     return "better" if is_more else "worse" if is_less else ""
 
@@ -45,10 +47,11 @@ def run_headlines(run: Run, comparisons: Sequence[Comparison]) -> list[Sentence]
         return [comparison_headline(comparison, names) for comparison in comparisons]
     if not names:
         return [Sentence(f"{texts.count(run.n_done, 'output')}, nothing scored: there are no evaluators")]
-    return [Sentence(_best(run, names[0]))]
+    return [Sentence(_best(run, run.evaluators[0]))]
 
 
-def _best(run: Run, metric: str) -> str:
+def _best(run: Run, evaluator: EvaluatorVersion) -> str:
+    metric = evaluator.name
     known = [
         (figure, variant.name)
         for variant in run.variants
@@ -56,11 +59,13 @@ def _best(run: Run, metric: str) -> str:
     ]
     if not known:
         return f"no {texts.one_line(metric)} could be worked out yet"
-    figure, name = max(known, key=lambda found: found[0].value or 0.0)
+    best_of = min if evaluator.lower_is_better else max
+    figure, name = best_of(known, key=lambda found: found[0].value or 0.0)
     if len(run.variants) == 1:
         return f"{texts.one_line(name)}: {_figure(metric, figure)}"
     best = f"{texts.one_line(name)}, {_figure(metric, figure)}"
-    return f"highest of {len(known)}, with no baseline to compare with: {best}"
+    which = "lowest" if evaluator.lower_is_better else "highest"
+    return f"{which} of {len(known)}, with no baseline to compare with: {best}"
 
 
 def _figure(metric: str, figure: Figure) -> str:
@@ -106,7 +111,7 @@ def run_caveats(run: Run) -> Iterator[Sentence]:
         what = (
             f"{texts.count(n_open, 'cell')} of {run.n_cells:,} without an output"
             if n_open
-            else "not all scored"
+            else f"{texts.count(run.n_unscored, 'output')} still to be scored"
         )
         again = f"`llmops run {texts.one_line(run.experiment)}` goes on"
         yield Sentence(f"{run.status}: {what}; {again}", "bad")
@@ -118,6 +123,13 @@ def run_caveats(run: Run) -> Iterator[Sentence]:
     if embedded:
         whose = "" if len(embedded) == len(run.variants) else f" ({', '.join(embedded)})"
         yield Sentence(f"{EMBEDDED}{whose}")
+    judged = [
+        texts.one_line(evaluator.name)
+        for evaluator in run.evaluators
+        if evaluator.prompts and any(model.provider == "embedded" for model in evaluator.models)
+    ]
+    if judged:
+        yield Sentence(f"{', '.join(judged)}: {NO_JUDGE}")
 
 
 def run_facts(run: Run) -> str:

@@ -83,7 +83,8 @@ class Page:
 
     def text(self) -> str:
         """Return what stands on the page."""
-        return "\n".join(line.rstrip() for line in self._file.getvalue().splitlines())
+        lines = "\n".join(line.rstrip() for line in self._file.getvalue().splitlines())
+        return texts.without_commands(lines)  # a name that wraps may begin a line with its middle
 
     def add_line(self, line: str, style: str = "") -> None:
         """Add a text, wrapped at words."""
@@ -116,6 +117,10 @@ class Page:
         self._console.print(table)
         for note in grid.notes:
             self.add_line(note, "dim")
+
+    def has_room(self, grid: Grid) -> bool:
+        """Say whether a table fits without a column going or a name wrapping."""
+        return self._fits(grid, 1)
 
     def _layout(self, grid: Grid) -> tuple[Grid, int]:
         """Return the table and the gap between its columns: the widest that fits, else the narrowest."""

@@ -39,13 +39,38 @@ def printable(text: str) -> str:
     U+FFFD, and what a CI runner would take for a command is broken by a space.
     """
     text = _SEQUENCES.sub("", text.replace("\r\n", "\n"))
-    text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text))
+    return without_commands(_SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text)))
+
+
+def without_commands(text: str) -> str:
+    """Return text in whose lines a CI runner finds no command; for text whose lines were broken since."""
     return _COMMAND.sub(lambda found: f"{found[0]} ", text)
 
 
 def one_line(text: str) -> str:
     """Return the beginning of a text as one printable line."""
     return printable(" ".join(text[:_LONGEST].split()))
+
+
+def visible(text: str) -> str:
+    """Return text for a page that is read, with a sign for each character that hides or drives something.
+
+    Line breaks and tabs stay; other control characters show as their pictures, marks of direction, what has no
+    width and what is no character as `‹U+202E›`.
+    """
+    return _UNSEEN.sub(_sign, text.replace("\r\n", "\n"))
+
+
+_UNSEEN = re.compile(
+    f"{_INVISIBLE.pattern}|{_SURROGATE.pattern}|[\xad\u200b\u2028\u2029\u2060-\u2064\ufeff\ufff9-\ufffb\ufffe\uffff]"
+)
+
+
+def _sign(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else f"‹U+{code:04X}›"
 
 
 def value_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A run scored again: today's evaluators over the outputs it has, nothing called.
+"""A run scored again: today's evaluators over the outputs it has; judges are asked, models under test never.
 
 Reads outputs from the journal and writes scores there; saving the run's record is left to whoever asked.
 """
@@ -6,45 +6,82 @@ Reads outputs from the journal and writes scores there; saving the run's record 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
+from llmops.call import open_caller, open_deployments, spent_budget
+from llmops.call.carrying import Carrying, Result, Settings, Tally
+from llmops.definitions.dataset import Case
 from llmops.definitions.workspace import Workspace
-from llmops.evaluators.bound import bind_evaluators
-from llmops.plan import find_status, run_id, run_identity
-from llmops.records import EvaluatorVersion, Run
-from llmops.score import score_output
-from llmops.score.summary import summarise_run
-from llmops.stores.journal import Journal
-from llmops.stores.writer import Writer
+from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
+from llmops.plan import Selection, run_id, run_identity
+from llmops.records import EvaluatorVersion, Output, Run
+from llmops.score import result_of, score_cell, sum_up_run, unjudged
+from llmops.stores.journal import Cell, Journal
 
 
-async def rescore_run(
-    workspace: Workspace, before: Run, journal: Journal, utc_now: Callable[[], datetime]
-) -> tuple[Run, int]:
-    """Return the run with today's evaluators of its experiment, and how many outputs were scored.
+@dataclass(frozen=True)
+class Scoring:
+    """A run to be scored again. before: the run that has the outputs; run: as today's evaluators see it."""
+
+    before: Run
+    run: Run
+    evaluators: tuple[BoundEvaluator, ...]
+
+
+def plan_scoring(workspace: Workspace, before: Run, journal: Journal, now: datetime) -> Scoring:
+    """Return what scoring a run with today's evaluators of its experiment would do.
 
     The same run comes back when the evaluators are those it was scored with.
     """
-    started = time.monotonic()
     evaluators = bind_evaluators(workspace, before.experiment)
-    run = _judged_by(before, tuple(evaluator.version() for evaluator in evaluators), utc_now())
-    run = journal.find_run(run.id) or run
+    run = _judged_by(before, tuple(evaluator.version() for evaluator in evaluators), now)
+    return Scoring(before, journal.find_run(run.id) or run, evaluators)
+
+
+async def rescore_run(
+    workspace: Workspace, planned: Scoring, journal: Journal, settings: Settings
+) -> tuple[Result, int]:
+    """Return the run scored again, and how many of its outputs were. The experiment's budget holds for judges too.
+
+    Raises UsageError before anything is sent when a judge's model cannot be opened.
+    """
+    started = time.monotonic()
+    before, run, evaluators = planned.before, planned.run, planned.evaluators
     journal.begin_run(run, journal.cells(before.id))
-    n_scored = 0
-    async with Writer(journal) as writer:
-        for cell, case, output in journal.pending(run.id, [evaluator.identity for evaluator in evaluators]):
-            if output is not None:
-                await writer.record_scores(cell, await score_output(evaluators, case, output))
-                n_scored += 1
-    if run.id == before.id and not n_scored:
-        return before, 0
-    changes = {
-        "status": find_status(journal, run),
-        "finished_at": utc_now(),
-        "wall_s": run.wall_s + time.monotonic() - started,
-    }
-    return summarise_run(journal, run.model_copy(update=changes), evaluators), n_scored
+    filters = Selection().filters()
+    waiting = unjudged(journal, run.id, evaluators, filters)
+    n_without_output = journal.n_pending(run.id, ())
+    at_work = [each for each in evaluators if waiting.get(each.name) != n_without_output]
+    identities = [evaluator.identity for evaluator in evaluators]
+    models = {name: version for each in at_work for name, version in each.models.items()}
+    deployments = open_deployments(workspace, models, settings.environment, concurrency=settings.concurrency)
+    asked = workspace.experiment(before.experiment).budget
+    budget = spent_budget(workspace, asked, run.id, journal)
+    tally = Tally(journal.n_pending(run.id, identities) - n_without_output)
+    async with open_caller(deployments, journal, budget, settings.utc_now) as (caller, writer):
+        carrying = Carrying(caller, writer, settings, tally, asked.wall_s)
+        found = journal.pending(run.id, identities)
+        outputs = ((cell, case, output) for cell, case, output in found if output is not None)
+        await carrying.carry_out(outputs, Outputs(carrying, at_work, run.fresh).finish)
+    if run.id == before.id and not tally.n_done:
+        return result_of(journal, before, carrying, filters), 0
+    run = sum_up_run(journal, run, carrying, evaluators, time.monotonic() - started)
+    return result_of(journal, run, carrying, filters), tally.n_done
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The work of scoring again: each output gets the scores it lacks."""
+
+    carrying: Carrying
+    evaluators: Sequence[BoundEvaluator]
+    fresh: int
+
+    async def finish(self, found: tuple[Cell, Case, Output]) -> None:
+        """Score one output."""
+        await score_cell(self.carrying, self.evaluators, *found, fresh=self.fresh)
 
 
 def _judged_by(before: Run, evaluators: tuple[EvaluatorVersion, ...], now: datetime) -> Run:
@@ -55,6 +92,8 @@ def _judged_by(before: Run, evaluators: tuple[EvaluatorVersion, ...], now: datet
         "identity": identity,
         "evaluators": evaluators,
         "created_at": now,
+        "finished_at": None,
+        "n_unscored": 0,
         "n_calls": 0,
         "n_reused": 0,
         "cost_usd": 0.0,

@@ -10,11 +10,12 @@ import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from llmops.evaluators.base import Summary
+from llmops.evaluators.base import Summary, Summed
 from llmops.evaluators.bound import BoundEvaluator
-from llmops.records import FAILED, EvaluatorVersion, Figure, Interval, Output, Row, Run, Score
+from llmops.records import FAILED, EvaluatorVersion, Figure, Interval, Output, Row, Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,9 +39,9 @@ class Rows(Protocol):
 
 @dataclass
 class Column:
-    """The values of one metric, one a repeat, with the place of the case each belongs to: 16 bytes each."""
+    """The values of one metric, one a repeat, with the place of the case each belongs to: 12 bytes each."""
 
-    places: array[int] = field(default_factory=lambda: array("q"))
+    places: array[int] = field(default_factory=lambda: array("I"))
     values: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, place: int, value: float) -> None:
@@ -62,6 +63,34 @@ class Column:
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
+class Sums(NamedTuple):
+    """What figures over all cases need of a score, without its reasons and its texts."""
+
+    value: float | None
+    label: str | None
+    truth: str | None
+    sums: tuple[float, ...]
+
+
+@dataclass
+class Ledger:
+    """The scores of one evaluator that sum up over all cases, with the place of the case each belongs to."""
+
+    places: array[int] = field(default_factory=lambda: array("q"))
+    scores: list[Sums] = field(default_factory=list)
+    _values: dict[Any, Any] = field(default_factory=dict)
+    """Each label and each number once: counts are small and labels few."""
+
+    def add(self, place: int, score: Summed) -> None:
+        """Take in the score of one repeat."""
+        self.places.append(place)
+        once = self._values.setdefault
+        label, truth = once(score.label, score.label), once(score.truth, score.truth)
+        self.scores.append(
+            Sums(score.value, label, truth, tuple(once(number, number) for number in score.sums))
+        )
+
+
 def measured(output: Output) -> Iterator[tuple[str, float | None]]:
     """Yield what is measured of an output unasked, by metric; seconds and tokens only where it is one."""
     yield "invalid_rate", None if output.valid is None else float(not output.valid)
@@ -74,17 +103,17 @@ class Sheet:
     """The numbers in the rows of one variant, by metric and case, however long the texts were.
 
     tried: for each case, whether it has an output at all; only then can something of it be missing.
-    labelled: what evaluators that sum up over all cases said, with the case's place and cluster.
+    ledgers: what evaluators that sum up over all cases said.
     """
 
     summing: frozenset[str] = frozenset()
     cases: dict[str, int] = field(default_factory=dict)
     slices: list[str | None] = field(default_factory=list)
-    clusters: list[str] = field(default_factory=list)
+    clusters: list[str | None] = field(default_factory=list)
     tried: bytearray = field(default_factory=bytearray)
     columns: dict[str, Column] = field(default_factory=dict)
     parts: set[str] = field(default_factory=set)
-    labelled: dict[str, list[tuple[str, Score]]] = field(default_factory=dict)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
     n_rows: int = 0
     n_errors: int = 0
     cost_usd: array[float] | None = field(default_factory=lambda: array("d"))
@@ -103,14 +132,14 @@ class Sheet:
                 self.parts.add(f"{score.evaluator}.{part}")
                 self._add(f"{score.evaluator}.{part}", place, value)
             if score.evaluator in self.summing:
-                self.labelled.setdefault(score.evaluator, []).append((self.clusters[place], score))
+                self.ledgers.setdefault(score.evaluator, Ledger()).add(place, score)
 
     def _place(self, row: Row) -> int:
         case = row.case
         place = self.cases.setdefault(case.id, len(self.cases))
         if place == len(self.slices):
             self.slices.append(case.slice)
-            self.clusters.append(f"case:{case.id}" if case.cluster is None else f"cluster:{case.cluster}")
+            self.clusters.append(case.cluster)
             self.tried.append(False)
         return place
 
@@ -129,26 +158,48 @@ class Sheet:
 
     def values(self, name: str, slice_name: str | None = None) -> Values:
         """Return the case means of a metric, over all cases or those of one slice, in the order of case ids."""
-        means = self.columns.get(name, Column()).means(len(self.cases)).tolist()
-        chosen = [
-            place
-            for _, place in sorted(self.cases.items())
-            if self.tried[place] and slice_name in (None, self.slices[place])
-        ]
-        known = [place for place in chosen if not math.isnan(means[place])]
-        return Values(
-            [means[place] for place in known],
-            [self.clusters[place] for place in known],
-            len(chosen) - len(known),
-        )
+        import numpy as np
+
+        means = self.columns.get(name, Column()).means(len(self.cases))
+        order, codes = self._places
+        chosen = order if slice_name is None else order[[self.slices[place] == slice_name for place in order]]
+        known = chosen[~np.isnan(means[chosen])]
+        return Values(means[known], codes[known], len(chosen) - len(known))
+
+    @cached_property
+    def _places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The places of the cases with an output in the order of their ids, and the cluster of every place.
+
+        Clusters are numbers in the order of their labels: those of one case first, by its id, then the named ones.
+        """
+        import numpy as np
+
+        ids = list(self.cases)
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        names = sorted({name for name in self.clusters if name is not None})
+        alone = (place for place in order if self.clusters[place] is None)
+        codes = np.zeros(len(ids), dtype=np.int64)
+        n_alone = 0
+        for n_alone, place in enumerate(alone, 1):
+            codes[place] = n_alone - 1
+        ranks = {name: rank for rank, name in enumerate(names, n_alone)}
+        for place, name in enumerate(self.clusters):
+            if name is not None:
+                codes[place] = ranks[name]
+        return np.array([place for place in order if self.tried[place]], dtype=np.int64), codes
+
+    def labels(self) -> list[str]:
+        """Return the cluster of each place in words; a case without one is its own."""
+        pairs = zip(self.cases, self.clusters, strict=True)
+        return [f"case:{case_id}" if name is None else f"cluster:{name}" for case_id, name in pairs]
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """The case means there are, the cluster of each, and how many cases have none."""
+    """The case means there are, the number of the cluster of each, and how many cases have none."""
 
-    numbers: Sequence[float]
-    clusters: Sequence[str]
+    numbers: npt.NDArray[np.float64]
+    clusters: npt.NDArray[np.int64]
     n_missing: int
 
     @property
@@ -205,7 +256,7 @@ def _scored(sheet: Sheet, evaluators: Sequence[EvaluatorVersion], slice_name: st
 def _bounded_mean(values: Values, low: float, high: float, kind: Literal["mean", "share"] = "mean") -> Figure:
     from llmops.stats.intervals import mean_interval
 
-    if not values.numbers:
+    if not values.numbers.size:
         return _figure(values, kind, None)
     ends = mean_interval(values.numbers, low=low, high=high, level=LEVEL, clusters=values.clusters)
     return _figure(values, kind, ends)
@@ -214,7 +265,7 @@ def _bounded_mean(values: Values, low: float, high: float, kind: Literal["mean",
 def _open_mean(values: Values) -> Figure:
     from llmops.stats.intervals import mean_interval_unbounded
 
-    if not values.numbers:
+    if not values.numbers.size:
         return _figure(values, "mean", None)
     return _figure(
         values, "mean", mean_interval_unbounded(values.numbers, level=LEVEL, clusters=values.clusters)
@@ -223,7 +274,7 @@ def _open_mean(values: Values) -> Figure:
 
 def _figure(values: Values, kind: Literal["mean", "share"], ends: tuple[float, float] | None) -> Figure:
     return Figure(
-        value=values.mean if values.numbers else None,
+        value=values.mean if values.numbers.size else None,
         kind=kind,
         n=len(values.numbers),
         n_missing=values.n_missing,
@@ -233,12 +284,13 @@ def _figure(values: Values, kind: Literal["mean", "share"], ends: tuple[float, f
 
 def _summed_up(name: str, evaluator: Summary, sheet: Sheet, seed: int) -> Figures:
     """Figures over all cases together, which only some evaluators have."""
-    labelled = sheet.labelled.get(name)
-    if not labelled:
+    ledger = sheet.ledgers.get(name)
+    if ledger is None:
         return {}
-    clusters, scores = [cluster for cluster, _ in labelled], [score for _, score in labelled]
-    found = evaluator.summarise(scores, clusters, level=LEVEL, seed=seed)
-    n_without = sheet.n_rows - len(labelled)
+    labels = sheet.labels()
+    clusters = [labels[place] for place in ledger.places]
+    found = evaluator.summarise(ledger.scores, clusters, level=LEVEL, seed=seed)
+    n_without = sheet.n_rows - len(ledger.scores)
     repeated = sheet.n_rows > sum(sheet.tried)
     return {
         f"{name}.{part}": figure.model_copy(

@@ -6,6 +6,7 @@ through in blocks, so that memory stays flat however many there are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,10 @@ import numpy.typing as npt
 from llmops.stats.arrays import Clusters, Codes, Floats, cluster_codes, tail_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+Statistic = Callable[[npt.NDArray[np.intp]], Floats]
+"""A figure of n cases as a function of weights: from shape (rows, n) to shape (rows,)."""
 
 # Weights held at once: a few blocks of this many eight-byte numbers stay under 50 MB.
 _BLOCK = 2**20
@@ -43,7 +47,7 @@ def weights(
 
 
 def percentile_interval(
-    statistic: Callable[[npt.NDArray[np.intp]], Floats],
+    statistic: Statistic,
     n: int,
     *,
     level: float,
@@ -64,11 +68,12 @@ def percentile_interval(
     """
     alpha = tail_of(level)
     rows = max(1, _BLOCK // max(1, n))
+    codes = None if clusters is None else cluster_codes(clusters, n)
+    if codes is not None and np.array_equal(codes, np.arange(n)):
+        codes = None  # each case its own: the same draws, without spreading them
     figures = np.concatenate(
         [
-            statistic(
-                weights(n, resamples=min(rows, resamples - start), seed=(seed, start), clusters=clusters)
-            )
+            statistic(weights(n, resamples=min(rows, resamples - start), seed=(seed, start), clusters=codes))
             for start in range(0, max(1, resamples), rows)
         ]
     )
@@ -76,6 +81,18 @@ def percentile_interval(
         raise ValueError("the statistic is not finite for some resample")
     low, high = np.quantile(figures, [alpha, 1 - alpha])
     return float(low), float(high)
+
+
+def of_sums(sums: Floats, figure: Callable[[Floats], Floats]) -> Statistic:
+    """Return a figure of what n cases add up to, as a function of weights.
+
+    sums: of each case, shape (n, k). figure: from totals, shape (rows, k), to one figure a row, shape (rows,).
+    """
+
+    def statistic(drawn: npt.NDArray[np.intp]) -> Floats:
+        return figure(drawn.astype(np.float64) @ sums)
+
+    return statistic
 
 
 def macro_f1(truth: Codes, predicted: Codes, n_classes: int, weights: npt.NDArray[np.intp]) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -60,7 +60,7 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
     parameters = {**prompt.parameters.given(), **_checked_parameters(overrides.parameters)}
     model = overrides.model or prompt.model
     version = model_version(model, workspace.model(model))
-    pool: tuple[Case, ...] = ()
+    pool: Sequence[Case] = ()
     shown = drawn = None
     if prompt.examples is not None and prompt.examples.k:
         dataset, split = workspace.cases(prompt.examples.source)

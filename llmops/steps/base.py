@@ -11,7 +11,7 @@ from llmops.call import Caller
 from llmops.errors import LlmopsError, ModelError, RefusalError
 from llmops.records import ErrorInfo, ModelVersion, Span, Status
 
-Verb = Literal["prompt", "chain", "python"]
+Verb = Literal["prompt", "chain", "python", "recorded"]
 
 THREADS = 16
 """Functions of the project's own that run at a time."""
@@ -50,9 +50,12 @@ class Trace:
 
     A reply from the journal counts with the time it took when it was paid for, and waiting for a free place
     does not count, so that a re-run and a busy machine give the same latency.
+
+    figures: fields of the output that are known otherwise than by adding up the spans.
     """
 
     spans: list[Span | None] = field(default_factory=list)
+    figures: Mapping[str, Any] = field(default_factory=dict)
     truncated: bool = False
     returned_model: str | None = None
     valid: bool | None = None

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Select,
+    and_,
     case,
     delete,
     func,
@@ -27,17 +27,19 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
 from llmops.definitions.dataset import Case
 from llmops.errors import StoreError
 from llmops.records import Call, CallState, Output, Row, Run, Score, Span, Status
-from llmops.stores import sqlite
+from llmops.stores import open_database
+from llmops.stores.base import Area
 from llmops.stores.rows import (
     Rows,
     call_of,
     escape,
     output_of,
+    run_of,
+    run_texts,
     score_of,
     span_of,
     time_text,
@@ -62,6 +64,8 @@ from llmops.stores.tables import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from llmops.stores.base import Database
 
 READ_BATCH = 500  # cells read in one short transaction: memory stays flat, and no reader holds up the writer
 WRITE_BATCH = 2_000
@@ -98,6 +102,17 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of the intents of one transaction; those in neither now stand as sent, by us.
+
+    answered: by id, those that have their answer. elsewhere: ids of those that another runner has in flight.
+    """
+
+    answered: Mapping[str, Call]
+    elsewhere: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """How far a run has been delivered to a target. error: of the last attempt, None when it went well."""
 
@@ -110,85 +125,89 @@ class Delivery:
     updated_at: datetime
 
 
-def open_journal(url: str, *, root: Path, create: bool = True) -> Journal:
-    """Return the journal behind a database URL; a relative SQLite path starts at `root`.
+def open_journal(
+    url: str, *, root: Path, create: bool = True, environment: Mapping[str, str] | None = None
+) -> Journal:
+    """Return the journal behind a database URL; a relative path starts at `root`.
 
     A new store is made, an older one migrated. With `create=False` there must be one.
+    environment: where the database's password may stand.
 
     Raises StoreError when the store is damaged, newer than this code, something else, or cannot be written;
     what is there is then left as it is. Raises StoreHeldError when it must be migrated and a runner holds it.
     """
-    path = sqlite.store_path(url, root=root)
-    found = sqlite.found_revision(path)
-    if found is None and not create:
-        raise StoreError(f"{path}: there is no store here yet; `llmops run` makes one")
+    database = open_database(url, root=root, environment=environment)
+    try:
+        found = _known_revision(database)
+        if found is None and not create:
+            raise StoreError(f"{database.name}: there is no store here yet; `llmops run` makes one")
+        database.prepare()
+        journal = Journal(database)
+        if found != REVISIONS[-1]:
+            with database.making():
+                found = _known_revision(database)  # another process may have been quicker
+                journal.create() if found is None else journal.migrate()
+    except BaseException:
+        database.close()
+        raise
+    return journal
+
+
+def _known_revision(database: Database) -> str | None:
+    found = database.found_revision()
     if found is not None and found not in REVISIONS:
         raise StoreError(
-            f"{path}: its schema {found!r} is newer than {REVISIONS[-1]!r}, the newest this llmops knows; "
+            f"{database.name}: its schema {found!r} is newer than {REVISIONS[-1]!r}, the newest this llmops knows; "
             "update llmops, nothing was changed"
         )
-    sqlite.prepare_folder(path)
-    journal = Journal(sqlite.open_engine(path), path)
-    if found != REVISIONS[-1]:
-        with sqlite.hold_file(path):
-            journal.create() if found is None else journal.migrate()
-    return journal
+    return found
 
 
 class Journal:
     """A store of runs. Made by `open_journal`; may be used from several threads, written from one."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
-        self._engine = engine
-        self._engine_for_writing = engine.execution_options(**sqlite.WRITING)
-        self._path = path
-        self._inserts = Inserts(engine.dialect)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._dialect = database.engine.dialect
+        self._inserts = Inserts(self._dialect)
+        self._owner: str | None = None
 
     def close(self) -> None:
         """Close all connections; the next use would open new ones."""
-        self._engine.dispose()
+        self._database.close()
 
     def create(self) -> None:
         """Make a new store at the newest version, as the migrations would; without them it is there at once."""
-        with self._writing() as connection:
+
+        def make(connection: Connection) -> None:
             METADATA.create_all(connection)
             STAMP.create(connection, checkfirst=True)
             connection.execute(insert(STAMP).values(version_num=REVISIONS[-1]))
+
+        self._database.write(make, Area.RUNS)
 
     def migrate(self) -> None:
         """Bring the schema to the newest version, by alembic."""
         from llmops.stores.migrations import upgrade
 
-        with self._writing() as connection:
-            upgrade(connection)
+        self._database.write(upgrade, Area.RUNS)
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Be the one process that runs on this store, and keep some disk space back for its answers.
+    def hold(self, owner: str) -> Iterator[None]:
+        """Be the one process that works for `owner`, a run's id as a rule; its calls are marked as the owner's.
 
-        Raises StoreHeldError naming host and pid when another is, StoreError when there is no room.
+        Raises StoreHeldError naming host and pid when another is, StoreError when the disk has no room.
         """
-        with sqlite.hold_file(self._path):
-            sqlite.keep_reserve(self._path)
-            yield
+        with self._database.hold(owner):
+            self._owner = owner
+            try:
+                yield
+            finally:
+                self._owner = None
 
     def release_reserve(self) -> None:
         """Give back the disk space that `hold` keeps, so that answers in flight can still be written."""
-        sqlite.release_reserve(self._path)
-
-    def _reading(self) -> AbstractContextManager[Connection]:
-        return self._transaction(self._engine)
-
-    def _writing(self) -> AbstractContextManager[Connection]:
-        return self._transaction(self._engine_for_writing)
-
-    @contextmanager
-    def _transaction(self, engine: Engine) -> Iterator[Connection]:
-        try:
-            with engine.begin() as connection:
-                yield connection
-        except (SQLAlchemyError, UnicodeError) as error:  # UnicodeError: an id that is no text at all
-            raise sqlite.store_error(self._path, error) from error
+        self._database.release_reserve()
 
     # --- runs ---------------------------------------------------------------------------------------------
 
@@ -197,8 +216,9 @@ class Journal:
 
         A run that was begun before has all its cells: neither they nor its record change.
         """
-        with self._writing() as connection:
-            if self._record_of(connection, run.id) is not None:
+
+        def begin(connection: Connection) -> None:
+            if connection.scalar(select(RUNS.c.id).where(RUNS.c.id == run.id)) is not None:
                 newest = select(func.max(RUNS.c.sequence)).scalar_subquery()
                 connection.execute(
                     update(RUNS)
@@ -210,9 +230,11 @@ class Journal:
             for batch in _batches(cells, WRITE_BATCH):
                 self._insert_cells(connection, run.id, batch)
 
+        self._database.write(begin, Area.RUNS, again=False)  # the cells can be had but once
+
     def _insert_cells(self, connection: Connection, run_id: str, batch: Sequence[tuple[Cell, Case]]) -> None:
         cases = {cell.case_key: case for cell, case in batch}
-        self._inserts.cases.run(connection, [(key, to_json(case)) for key, case in cases.items()])
+        self._inserts.cases.run(connection, [(key, to_json(cases[key])) for key in sorted(cases)])
         rows = [
             (run_id, c.position, escape(c.variant), c.repeat, escape(c.case_id), c.case_key, c.cell_id)
             for c, _ in batch
@@ -221,12 +243,12 @@ class Journal:
 
     def save_run(self, run: Run) -> None:
         """Store the record of a run as it is now; its revision goes up by one."""
-        with self._writing() as connection:
-            self._upsert_run(connection, run, revision=1)
+        self._database.write(lambda connection: self._upsert_run(connection, run, revision=1), Area.RUNS)
 
     def _upsert_run(self, connection: Connection, run: Run, *, revision: int) -> None:
         """revision: of a run that is new; one that is there goes up by one."""
-        insert = insert_for(self._engine.dialect, RUNS).values(
+        record, comparisons = run_texts(run)
+        insert = insert_for(self._dialect, RUNS).values(
             id=run.id,
             sequence=select(func.coalesce(func.max(RUNS.c.sequence), 0) + 1).scalar_subquery(),
             experiment=escape(run.experiment),
@@ -234,47 +256,45 @@ class Journal:
             fresh=run.fresh,
             status=str(run.status),
             created_at=time_text(run.created_at),
-            record=to_json(run),
+            record=record,
+            comparisons=comparisons,
             revision=revision,
         )
-        changes = {"status": insert.excluded.status, "record": insert.excluded.record}
+        changes = {name: insert.excluded[name] for name in ("status", "record", "comparisons")}
         changes["revision"] = RUNS.c.revision + 1
         connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changes))
 
     def find_run(self, run_id: str) -> Run | None:
         """Return the run of an id, None when there is none."""
-        with self._reading() as connection:
-            record = self._record_of(connection, run_id)
-        return None if record is None else _run_of(record)
-
-    def _record_of(self, connection: Connection, run_id: str) -> str | None:
-        record: str | None = connection.scalar(select(RUNS.c.record).where(RUNS.c.id == run_id))
-        return record
+        query = select(RUNS.c.record, RUNS.c.comparisons).where(RUNS.c.id == run_id)
+        found = self._rows(query)
+        return run_of(*found[0]) if found else None
 
     def latest_run(self, experiment: str | None = None) -> Run | None:
         """Return the run that was begun last, of all or of one experiment; None when there is none."""
-        found = self._newest_runs(experiment, limit=1)
-        return found[0] if found else None
+        found = self._rows(_newest_runs(experiment, RUNS.c.record, RUNS.c.comparisons).limit(1))
+        return run_of(*found[0]) if found else None
 
-    def runs(self, experiment: str | None = None) -> list[Run]:
-        """Return all runs, or those of one experiment, the one begun last first."""
-        return self._newest_runs(experiment, limit=None)
+    def runs(self, experiment: str | None = None, *, with_comparisons: bool = True) -> list[Run]:
+        """Return all runs, or those of one experiment, the one begun last first.
 
-    def _newest_runs(self, experiment: str | None, *, limit: int | None) -> list[Run]:
-        query = select(RUNS.c.record).order_by(RUNS.c.sequence.desc()).limit(limit)
-        if experiment is not None:
-            query = query.where(RUNS.c.experiment == escape(experiment))
-        with self._reading() as connection:
-            records = connection.scalars(query).all()
-        return [_run_of(record) for record in records]
+        Without their comparisons, which hold every flip of every candidate, reading is much faster.
+        """
+        columns = [RUNS.c.record, RUNS.c.comparisons] if with_comparisons else [RUNS.c.record]
+        return [run_of(*texts) for texts in self._rows(_newest_runs(experiment, *columns))]
+
+    def _rows(self, query: Select[Any]) -> Sequence[Any]:
+        return self._database.read(lambda connection: connection.execute(query).all())
+
+    def _number(self, query: Select[Any]) -> int:
+        return self._database.read(lambda connection: int(connection.scalar(query) or 0))
 
     def latest_fresh(self, experiment: str) -> int:
         """Return the highest `fresh` among the runs of an experiment, 0 when there are none."""
         query = select(func.coalesce(func.max(RUNS.c.fresh), 0)).where(
             RUNS.c.experiment == escape(experiment)
         )
-        with self._reading() as connection:
-            return int(connection.scalar(query) or 0)
+        return self._number(query)
 
     # --- cells --------------------------------------------------------------------------------------------
 
@@ -304,8 +324,7 @@ class Journal:
         wanted = _filter(run_id, variants, cases, limit)
         wanted.append(_needs_work(evaluator_identities))
         for batch in self._cell_batches(wanted):
-            with self._reading() as connection:
-                spans = self._spans(connection, [c.cell_id for c, _, output in batch if _is_kept(output)])
+            spans = self._spans([c.cell_id for c, _, output in batch if _is_kept(output)])
             for cell, case_, output in batch:
                 kept = output_of(output, spans[cell.cell_id]) if _is_kept(output) else None
                 yield cell, case_, kept
@@ -322,8 +341,7 @@ class Journal:
         """Return how many cells `pending` would yield."""
         wanted = _filter(run_id, variants, cases, limit)
         query = select(func.count()).select_from(CELLS.outerjoin(OUTPUTS, _same_cell()))
-        with self._reading() as connection:
-            return int(connection.scalar(query.where(*wanted, _needs_work(evaluator_identities))) or 0)
+        return self._number(query.where(*wanted, _needs_work(evaluator_identities)))
 
     def n_cells(
         self,
@@ -335,8 +353,7 @@ class Journal:
     ) -> int:
         """Return how many cells a run has, finished or not; the filters are those of `pending`."""
         wanted = _filter(run_id, variants, cases, limit)
-        with self._reading() as connection:
-            return int(connection.scalar(select(func.count()).select_from(CELLS).where(*wanted)) or 0)
+        return self._number(select(func.count()).select_from(CELLS).where(*wanted))
 
     def rows(self, run_id: str, *, variant: str | None = None, with_spans: bool = True) -> Iterator[Row]:
         """Yield every cell of a run, or of one variant of it, in order, with its output and scores.
@@ -347,13 +364,12 @@ class Journal:
         """
         run = self.find_run(run_id)
         if run is None:
-            raise StoreError(f"{self._path}: there is no run {run_id!r}")
+            raise StoreError(f"{self._database.name}: there is no run {run_id!r}")
         order = {version.identity: place for place, version in enumerate(run.evaluators)}
         for batch in self._cell_batches(_filter(run_id, None if variant is None else [variant], None, None)):
             ids = [cell.cell_id for cell, _, _ in batch]
-            with self._reading() as connection:
-                scores = self._scores(connection, ids, order)
-                spans = self._spans(connection, ids if with_spans else [])
+            scores = self._scores(ids, order)
+            spans = self._spans(ids if with_spans else [])
             for cell, case_, output in batch:
                 yield Row(
                     variant=cell.variant,
@@ -381,29 +397,28 @@ class Journal:
         )
         last = -1
         while True:
-            with self._reading() as connection:
-                found = connection.execute(query.where(CELLS.c.position > last)).all()
+            found = self._rows(query.where(CELLS.c.position > last))
             if not found:
                 return
             last = found[-1][0]
             cases: dict[str, Case] = {}
             yield [(_cell_of(row), _case_of(row[4], row[6], cases), row[7:]) for row in found]
 
-    def _spans(self, connection: Connection, cell_ids: Sequence[str]) -> Mapping[str, list[Span]]:
+    def _spans(self, cell_ids: Sequence[str]) -> Mapping[str, list[Span]]:
         found: dict[str, list[Span]] = defaultdict(list)
         query = select(SPANS).order_by(SPANS.c.cell_id, SPANS.c.index)
         if cell_ids:
-            for row in connection.execute(query.where(SPANS.c.cell_id.in_(cell_ids))):
+            for row in self._rows(query.where(SPANS.c.cell_id.in_(cell_ids))):
                 found[row[0]].append(span_of(row))
         return found
 
     def _scores(
-        self, connection: Connection, cell_ids: Sequence[str], order: Mapping[str, int]
+        self, cell_ids: Sequence[str], order: Mapping[str, int]
     ) -> Mapping[tuple[str, str], list[Score]]:
         found: dict[tuple[str, str], list[Score]] = defaultdict(list)
         query = select(SCORES).where(SCORES.c.cell_id.in_(cell_ids), SCORES.c.evaluator_identity.in_(order))
         if cell_ids and order:
-            for row in connection.execute(query):
+            for row in self._rows(query):
                 found[row[0], row[2]].append(score_of(row))
         for scores in found.values():
             scores.sort(key=lambda score: order[score.evaluator_identity])
@@ -413,21 +428,26 @@ class Journal:
 
     def find_call(self, call_id: str) -> Call | None:
         """Return the call of an id, None when there is none."""
-        with self._reading() as connection:
-            row = connection.execute(select(CALLS).where(CALLS.c.id == call_id)).first()
-        return None if row is None else call_of(tuple(row))
+        found = self._rows(select(CALLS).where(CALLS.c.id == call_id))
+        return call_of(found[0]) if found else None
 
-    def calls_since(self, time: datetime) -> list[Call]:
-        """Return the calls that were first asked for at a time or later, whatever became of them."""
-        with self._reading() as connection:
-            ids = connection.scalars(select(CALLS.c.id).where(CALLS.c.created_at >= time_text(time))).all()
-            return self._calls(connection, ids)
+    def calls_since(self, time: datetime, *, owner: str | None = None) -> list[Call]:
+        """Return the calls last asked for at a time or later, by whomever or by one owner, whatever came of them."""
+        query = (
+            select(CALLS)
+            .where(CALLS.c.created_at >= time_text(time))
+            .order_by(CALLS.c.created_at, CALLS.c.id)
+        )
+        if owner is not None:
+            query = query.where(CALLS.c.owner == owner)
+        return [call_of(row) for row in self._rows(query)]
 
     def apply(self, batch: Batch) -> dict[str, Call]:
         """Write a batch in one transaction and return, by id, the intents that are answered already.
 
-        Other intents stand as sent afterwards. Replies go in before what is derived from them; an output
-        replaces the cell's earlier one with all its spans, a score the earlier one of its evaluator.
+        Other intents stand as sent afterwards, but for those that another runner has in flight. Replies go in
+        before what is derived from them; an output replaces the cell's earlier one with all its spans, a score
+        the earlier one of its evaluator.
         Attempts of a call add up over runs, and its first answer stays.
         """
         rows = Rows()
@@ -439,49 +459,62 @@ class Journal:
             rows.add_output(output)
         for cell_id, case_key, score in batch.scores:
             rows.add_score(cell_id, case_key, score)
-        return self.commit(rows)
+        return dict(self.commit(rows).answered)
 
-    def commit(self, rows: Rows) -> dict[str, Call]:
-        """Do what `apply` does, for rows that are encoded already."""
+    def commit(self, rows: Rows) -> Taken:
+        """Do what `apply` does, for rows that are encoded already; they go in in the order of their keys."""
         if not rows:
-            return {}
-        inserts = self._inserts
-        with self._writing() as connection:
-            inserts.calls.run(connection, rows.calls.values())
-            is_answered = CALLS.c.state == str(CallState.ANSWERED)
-            known = {call.id: call for call in self._calls(connection, rows.intents, is_answered)}
-            settled = known.keys() | rows.calls.keys()
-            inserts.intents.run(connection, [row for key, row in rows.intents.items() if key not in settled])
-            inserts.outputs.run(connection, rows.outputs.values())
-            for cell_ids in _batches(rows.spans, READ_BATCH):
-                connection.execute(delete(SPANS).where(SPANS.c.cell_id.in_(cell_ids)))
-            inserts.spans.run(connection, [row for spans in rows.spans.values() for row in spans])
-            inserts.scores.run(connection, rows.scores.values())
-        return known
+            return Taken({}, ())
+        return self._database.write(lambda connection: self._commit(connection, rows), Area.RESULTS)
 
-    def _calls(
-        self, connection: Connection, call_ids: Iterable[str], *conditions: ColumnElement[bool]
-    ) -> list[Call]:
-        found: list[Call] = []
+    def _commit(self, connection: Connection, rows: Rows) -> Taken:
+        inserts = self._inserts
+        inserts.calls.run(connection, [(*row, self._owner) for row in _in_order(rows.calls)])
+        taken = self._look_up(connection, rows.intents)
+        settled = {*taken.answered, *taken.elsewhere, *rows.calls}
+        ours = {key: row for key, row in rows.intents.items() if key not in settled}
+        inserts.intents.run(connection, [(*row, self._owner) for row in _in_order(ours)])
+        inserts.outputs.run(connection, _in_order(rows.outputs))
+        for cell_ids in _batches(rows.spans, READ_BATCH):
+            connection.execute(delete(SPANS).where(SPANS.c.cell_id.in_(cell_ids)))
+        inserts.spans.run(connection, [row for spans in _in_order(rows.spans) for row in spans])
+        inserts.scores.run(connection, _in_order(rows.scores))
+        return taken
+
+    def _look_up(self, connection: Connection, call_ids: Iterable[str]) -> Taken:
+        is_answered = CALLS.c.state == str(CallState.ANSWERED)
+        is_anothers = and_(CALLS.c.state == str(CallState.SENT), CALLS.c.owner != self._owner)
+        answered: dict[str, Call] = {}
+        owners: dict[str, str] = {}
         for some in _batches(call_ids, READ_BATCH):
-            rows = connection.execute(select(CALLS).where(CALLS.c.id.in_(some), *conditions))
-            found.extend(call_of(tuple(row)) for row in rows)
-        return found
+            query = select(CALLS).where(CALLS.c.id.in_(some), or_(is_answered, is_anothers))
+            for row in connection.execute(query):
+                if row.state == CallState.ANSWERED:
+                    answered[row.id] = call_of(tuple(row))
+                else:
+                    owners[row.id] = row.owner
+        alive = self._database.alive(connection, set(owners.values())) if owners else ()
+        return Taken(answered, frozenset(call_id for call_id, owner in owners.items() if owner in alive))
 
     # --- the outbox ---------------------------------------------------------------------------------------
 
+    def delivering(self) -> AbstractContextManager[None]:
+        """Be the only process that delivers from this store, on whatever machine.
+
+        Raises StoreHeldError naming host and pid when another does.
+        """
+        return self._database.delivering()
+
     def revision(self, run_id: str) -> int:
         """Return how often the record of a run was saved."""
-        with self._reading() as connection:
-            return int(connection.scalar(select(RUNS.c.revision).where(RUNS.c.id == run_id)) or 0)
+        return self._number(select(RUNS.c.revision).where(RUNS.c.id == run_id))
 
     def waiting(self, target: str) -> list[str]:
         """Return the ids of runs saved since they were last delivered to a target, oldest first."""
         here = (DELIVERIES.c.run_id == RUNS.c.id) & (DELIVERIES.c.target == escape(target))
         delivered = func.coalesce(DELIVERIES.c.delivered_revision, 0)
         query = select(RUNS.c.id).outerjoin(DELIVERIES, here).where(RUNS.c.revision > delivered)
-        with self._reading() as connection:
-            return list(connection.scalars(query.order_by(RUNS.c.sequence)))
+        return [row.id for row in self._rows(query.order_by(RUNS.c.sequence))]
 
     def mark_delivered(self, run_id: str, target: str, revision: int, mlflow_ids: Mapping[str, Any]) -> None:
         """Note that a run was delivered as it stood at `revision`, and what it is called there."""
@@ -504,7 +537,7 @@ class Journal:
         )
 
     def _mark(self, run_id: str, target: str, values: Mapping[str, Any], if_known: Mapping[str, Any]) -> None:
-        insert = insert_for(self._engine.dialect, DELIVERIES).values(
+        insert = insert_for(self._dialect, DELIVERIES).values(
             run_id=run_id,
             target=escape(target),
             attempts=1,
@@ -513,18 +546,16 @@ class Journal:
         )
         changes = {"attempts": DELIVERIES.c.attempts + 1, "updated_at": insert.excluded.updated_at}
         changes |= {name: insert.excluded[name] for name in values} | dict(if_known)
-        with self._writing() as connection:
-            connection.execute(
-                insert.on_conflict_do_update(index_elements=["run_id", "target"], set_=changes)
-            )
+        statement = insert.on_conflict_do_update(index_elements=["run_id", "target"], set_=changes)
+        self._database.write(lambda connection: connection.execute(statement), Area.RUNS)
 
     def delivery(self, run_id: str, target: str) -> Delivery | None:
         """Return how far a run has been delivered to a target, None when that was never tried."""
         query = select(DELIVERIES).where(DELIVERIES.c.run_id == run_id, DELIVERIES.c.target == escape(target))
-        with self._reading() as connection:
-            row = connection.execute(query).first()
-        if row is None:
+        found = self._rows(query)
+        if not found:
             return None
+        row = found[0]
         return Delivery(
             run_id=row.run_id,
             target=unescape(row.target),
@@ -542,8 +573,15 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _run_of(record: str) -> Run:
-    return Run.model_validate(json.loads(record))
+def _in_order(rows: Mapping[Any, T]) -> list[T]:
+    """Return rows by key: two transactions that write the same ones then wait for each other, not in a ring."""
+    return [rows[key] for key in sorted(rows)]
+
+
+def _newest_runs(experiment: str | None, *columns: ColumnElement[str]) -> Select[Any]:
+    query: Any = select(*columns).order_by(RUNS.c.sequence.desc())
+    found: Select[Any] = query if experiment is None else query.where(RUNS.c.experiment == escape(experiment))
+    return found
 
 
 def _cell_of(row: Sequence[Any]) -> Cell:

@@ -16,7 +16,20 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from llmops.errors import StoreError
-from llmops.records import Call, CallState, EmbeddingRequest, Output, Record, Reply, Request, Score, Span
+from llmops.records import (
+    Call,
+    CallState,
+    EmbeddingRequest,
+    Embeddings,
+    Message,
+    Output,
+    Record,
+    Reply,
+    Request,
+    Run,
+    Score,
+    Span,
+)
 
 # Any: what a database driver takes and gives; the columns of `tables.py` say more than a type could.
 Row: TypeAlias = tuple[Any, ...]
@@ -104,14 +117,33 @@ def _count(number: int | None) -> int | None:
 
 
 def _request_json(request: Request | EmbeddingRequest) -> str:
-    """Return what `to_json` would, four times as fast: requests are the bulk of what is written."""
+    """Return a request as JSON, four times as fast as `to_json`: requests are the bulk of what is written."""
     if isinstance(request, EmbeddingRequest):
         return to_json(request)
-    return to_json({**request.__dict__, "messages": [message.__dict__ for message in request.messages]})
+    return to_json(
+        {**request.__dict__, "messages": [_message_fields(message) for message in request.messages]}
+    )
+
+
+def _message_fields(message: Message) -> dict[str, object]:
+    """Return the fields of a message; those of tools only where there are any."""
+    if message.tool_calls or message.tool_call_id is not None:
+        return message.__dict__
+    return {"role": message.role, "content": message.content}
+
+
+def _reply_of(row: Row) -> Reply | Embeddings | None:
+    if row[6] is None:
+        return None
+    fields = json.loads(row[6])
+    return Embeddings(raw=row[7], **fields) if "vectors" in fields else Reply(raw=row[7], **fields)
 
 
 def call_row(call: Call, *, state: CallState | None = None, request: str | None = None) -> Row:
-    """Return the row of a call. state: when not the call's own. request: its JSON, when that is at hand."""
+    """Return the row of a call, but for its owner, whom only the journal knows.
+
+    state: when not the call's own. request: its JSON, when that is at hand.
+    """
     reply = call.reply
     return (
         call.id,
@@ -131,7 +163,6 @@ def call_row(call: Call, *, state: CallState | None = None, request: str | None 
 
 def call_of(row: Row) -> Call:
     """Return the call of a row."""
-    reply = None if row[6] is None else Reply(raw=row[7], **json.loads(row[6]))
     return Call(
         id=row[0],
         model=unescape(row[1]),
@@ -139,7 +170,7 @@ def call_of(row: Row) -> Call:
         state=row[3],
         attempts=row[4],
         request=json.loads(row[5]),
-        reply=reply,
+        reply=_reply_of(row),
         cost_usd=row[8],
         error=_parsed(row[9]),
         created_at=row[10],
@@ -244,6 +275,8 @@ def score_row(cell_id: str, case_key: str, score: Score) -> Row:
         to_json(score.parts),
         _escaped(score.rationale),
         _escaped(score.error),
+        to_json(score.sums) if score.sums else "[]",
+        to_json(score.call_ids) if score.call_ids else "[]",
     )
 
 
@@ -258,7 +291,21 @@ def score_of(row: Row) -> Score:
         parts=json.loads(row[7]),
         rationale=_unescaped(row[8]),
         error=_unescaped(row[9]),
+        sums=json.loads(row[10]),
+        call_ids=json.loads(row[11]),
     )
+
+
+def run_texts(run: Run) -> tuple[str, str]:
+    """Return the record of a run without its comparisons, and these: two columns, because they can be long."""
+    fields = dict(run.__dict__)
+    comparisons = fields.pop("comparisons")
+    return to_json(fields), to_json(comparisons)
+
+
+def run_of(record: str, comparisons: str = "[]") -> Run:
+    """Return the run of the two."""
+    return Run.model_validate({**json.loads(record), "comparisons": json.loads(comparisons)})
 
 
 @dataclass(slots=True)

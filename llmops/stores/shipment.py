@@ -104,11 +104,10 @@ class Shipment:
 
     def variant_parameters(self, variant: Variant) -> dict[str, str]:
         """Return what determined a variant."""
-        kind, _, _ = variant.definition.partition("s/")
         models = {model.name: model for model in variant.models}.values()
         found = {
             "variant": variant.name,
-            kind: variant.reference,
+            variant.kind: variant.reference,
             "prompts": ", ".join(f"{name}@{short(key)}" for name, key in variant.prompts.items()),
             "model": ", ".join(model.name for model in models),
             "provider": ", ".join(dict.fromkeys(model.provider for model in models)),

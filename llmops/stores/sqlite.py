@@ -1,6 +1,6 @@
 """SQLite as a place for the journal: the file, its lock, its reserve, and what its errors mean.
 
-The only file that knows SQLite; the tables, statements and records are the same for every database.
+One runner holds the whole file, and one process writes it at a time.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ import json
 import os
 import socket
 import sqlite3
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from llmops.errors import StoreError, StoreHeldError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from llmops.stores.base import Area
+
+T = TypeVar("T")
 
 WRITING = {"begin": "BEGIN IMMEDIATE"}  # execution options of transactions that write
 BUSY_TIMEOUT_S = 60
@@ -38,17 +43,82 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
 )
 
 
+class SQLite:
+    """A file of SQLite; the constructor only says which."""
+
+    def __init__(self, url: str, *, root: Path, environment: Mapping[str, str]) -> None:  # noqa: ARG002 - no password here
+        self.path = store_path(url, root=root)
+        self.name = str(self.path)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Where transactions that read come from; opened when it is first used."""
+        return open_engine(self.path)
+
+    @cached_property
+    def _engine_for_writing(self) -> Engine:
+        return self.engine.execution_options(**WRITING)
+
+    def found_revision(self) -> str | None:
+        """Return the schema version of the file, None where there is none yet."""
+        return found_revision(self.path)
+
+    def prepare(self) -> None:
+        """Make the folder, and see that folder and file can be written."""
+        prepare_folder(self.path)
+
+    def making(self) -> AbstractContextManager[None]:
+        """Hold the file, as a runner does."""
+        return hold_file(self.path)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` reads in one transaction."""
+        return self._transact(self.engine, work)
+
+    def write(self, work: Callable[[Connection], T], area: Area, *, again: bool = True) -> T:  # noqa: ARG002 - one file
+        """Return what `work` returns once it is committed; one transaction writes at a time, whatever its area."""
+        return self._transact(self._engine_for_writing, work)
+
+    def _transact(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except (SQLAlchemyError, UnicodeError) as error:  # UnicodeError: an id that is no text at all
+            raise store_error(self.path, error) from error
+
+    @contextmanager
+    def hold(self, owner: str) -> Iterator[None]:  # noqa: ARG002 - there is one holder for all
+        """Hold the whole file, whoever for, and keep some disk space back for answers that come late."""
+        with hold_file(self.path):
+            keep_reserve(self.path)
+            yield
+
+    def delivering(self) -> AbstractContextManager[None]:
+        """Hold a file of its own, so that a delivery and a run do not wait for each other."""
+        return hold_file(self.path.with_name("sync"))
+
+    def release_reserve(self) -> None:
+        """Give back the space kept back."""
+        release_reserve(self.path)
+
+    def alive(self, connection: Connection, owners: Collection[str]) -> Collection[str]:  # noqa: ARG002 - as `hold`
+        """Return none: whoever asks holds the file alone."""
+        return ()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
 def store_path(url: str, *, root: Path) -> Path:
     """Return the file of a SQLite URL; a relative path starts at `root`.
 
-    Raises StoreError when the URL is malformed, or names another database or none on disk.
+    Raises StoreError when the URL is malformed, or names no file.
     """
     try:
         parsed = make_url(url)
     except ArgumentError as error:
         raise StoreError(f"store: {url!r} is no database URL; write sqlite:///PATH") from error
-    if parsed.get_backend_name() != "sqlite":
-        raise StoreError(f"store: {parsed.get_backend_name()} is not supported yet; write sqlite:///PATH")
     if not parsed.database or parsed.database == ":memory:":
         raise StoreError("store: a run must outlive its process; write sqlite:///PATH")
     return Path(os.path.normpath(root / parsed.database))

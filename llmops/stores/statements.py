@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Table, literal_column
+from sqlalchemy import ColumnElement, Connection, Dialect, Table, case, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 
 from llmops.records import CallState
@@ -90,15 +90,23 @@ class Inserts:
 
 def _begin_call(insert: AnyInsert) -> AnyInsert:
     """Send a call again that has no answer yet; how often it was sent before is not forgotten."""
-    changes = {"state": insert.excluded.state}
+    names = ("state", "created_at", "answered_at", "owner")
+    changes = {name: insert.excluded[name] for name in names}
     return insert.on_conflict_do_update(index_elements=_key(CALLS), set_=changes, where=_unanswered())
 
 
 def _end_call(insert: AnyInsert) -> AnyInsert:
-    """Say what came of a call: attempts add up over runs, and the first answer stays."""
+    """Say what came of a call: attempts add up over runs, and the first answer stays.
+
+    Said twice, as when a connection broke before anybody knew whether it was written, it counts once: a call
+    has one end at one time.
+    """
     names = ("state", "reply", "raw", "cost_usd", "error", "answered_at")
     changes: dict[str, Any] = {name: insert.excluded[name] for name in names}
-    changes["attempts"] = CALLS.c.attempts + insert.excluded.attempts
+    changes["attempts"] = case(
+        (CALLS.c.answered_at == insert.excluded.answered_at, CALLS.c.attempts),
+        else_=CALLS.c.attempts + insert.excluded.attempts,
+    )
     return insert.on_conflict_do_update(index_elements=_key(CALLS), set_=changes, where=_unanswered())
 
 

@@ -20,8 +20,11 @@ from sqlalchemy import (
     Text,
 )
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """The schema's versions, oldest first; the last is the one this code reads and writes."""
+
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text in the order of its bytes, as SQLite has it; PostgreSQL's own order depends on the server's language."""
 
 METADATA = MetaData()
 
@@ -31,35 +34,36 @@ STAMP = Table("alembic_version", MetaData(), Column("version_num", String(32), p
 RUNS = Table(
     "runs",
     METADATA,
-    Column("id", Text, primary_key=True),
+    Column("id", TEXT, primary_key=True),
     Column("sequence", BigInteger, nullable=False, unique=True),  # order of beginning; clocks jump
-    Column("experiment", Text, nullable=False),
-    Column("identity", Text, nullable=False),
+    Column("experiment", TEXT, nullable=False),
+    Column("identity", TEXT, nullable=False),
     Column("fresh", BigInteger, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("created_at", Text, nullable=False),
-    Column("record", Text, nullable=False),
+    Column("status", TEXT, nullable=False),
+    Column("created_at", TEXT, nullable=False),
+    Column("record", TEXT, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("comparisons", TEXT, nullable=False, server_default="[]"),  # apart: every flip of every candidate
     Index("runs_by_experiment", "experiment", "sequence"),
 )
 
 CASES = Table(
     "cases",
     METADATA,
-    Column("case_key", Text, primary_key=True),
-    Column("content", Text, nullable=False),
+    Column("case_key", TEXT, primary_key=True),
+    Column("content", TEXT, nullable=False),
 )
 
 CELLS = Table(
     "cells",
     METADATA,
-    Column("run_id", Text, ForeignKey("runs.id"), primary_key=True),
+    Column("run_id", TEXT, ForeignKey("runs.id"), primary_key=True),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("variant", Text, nullable=False),
+    Column("variant", TEXT, nullable=False),
     Column("repeat", BigInteger, nullable=False),
-    Column("case_id", Text, nullable=False),
-    Column("case_key", Text, ForeignKey("cases.case_key"), nullable=False),
-    Column("cell_id", Text, nullable=False),
+    Column("case_id", TEXT, nullable=False),
+    Column("case_key", TEXT, ForeignKey("cases.case_key"), nullable=False),
+    Column("cell_id", TEXT, nullable=False),
     Index("cells_by_cell_id", "run_id", "cell_id"),
     sqlite_with_rowid=False,  # stored in the order of the key, which is the order they are read in
 )
@@ -67,27 +71,28 @@ CELLS = Table(
 CALLS = Table(
     "calls",
     METADATA,
-    Column("id", Text, primary_key=True),
-    Column("model", Text, nullable=False),
-    Column("model_identity", Text, nullable=False),
-    Column("state", Text, nullable=False),
+    Column("id", TEXT, primary_key=True),
+    Column("model", TEXT, nullable=False),
+    Column("model_identity", TEXT, nullable=False),
+    Column("state", TEXT, nullable=False),
     Column("attempts", BigInteger, nullable=False),
-    Column("request", Text, nullable=False),
-    Column("reply", Text),
+    Column("request", TEXT, nullable=False),
+    Column("reply", TEXT),
     Column("raw", LargeBinary),
     Column("cost_usd", Double),
-    Column("error", Text),
-    Column("created_at", Text, nullable=False),
-    Column("answered_at", Text),
+    Column("error", TEXT),
+    Column("created_at", TEXT, nullable=False),
+    Column("answered_at", TEXT),
+    Column("owner", TEXT),  # whose intent it was; its hold says whether it is still in flight
 )
 
 OUTPUTS = Table(
     "outputs",
     METADATA,
-    Column("cell_id", Text, primary_key=True),
-    Column("value", Text, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("error", Text),
+    Column("cell_id", TEXT, primary_key=True),
+    Column("value", TEXT, nullable=False),
+    Column("status", TEXT, nullable=False),
+    Column("error", TEXT),
     Column("valid", Boolean),
     Column("latency_s", Double),
     Column("ttft_s", Double),
@@ -95,56 +100,58 @@ OUTPUTS = Table(
     Column("output_tokens", BigInteger),
     Column("usage_estimated", Boolean, nullable=False),
     Column("cost_usd", Double),
-    Column("returned_model", Text),
-    Column("created_at", Text, nullable=False),
+    Column("returned_model", TEXT),
+    Column("created_at", TEXT, nullable=False),
 )
 
 SPANS = Table(
     "spans",
     METADATA,
-    Column("cell_id", Text, primary_key=True),
+    Column("cell_id", TEXT, primary_key=True),
     Column("index", BigInteger, primary_key=True, autoincrement=False),
     Column("parent", BigInteger),
-    Column("name", Text, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("inputs", Text, nullable=False),
-    Column("output", Text, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("call_id", Text),
-    Column("model", Text),
-    Column("usage", Text),
+    Column("name", TEXT, nullable=False),
+    Column("kind", TEXT, nullable=False),
+    Column("inputs", TEXT, nullable=False),
+    Column("output", TEXT, nullable=False),
+    Column("status", TEXT, nullable=False),
+    Column("call_id", TEXT),
+    Column("model", TEXT),
+    Column("usage", TEXT),
     Column("cost_usd", Double),
     Column("start_s", Double, nullable=False),
     Column("duration_s", Double, nullable=False),
     Column("ttft_s", Double),
     Column("tpot_s", Double),
-    Column("error", Text),
+    Column("error", TEXT),
 )
 
 SCORES = Table(
     "scores",
     METADATA,
-    Column("cell_id", Text, primary_key=True),
-    Column("evaluator_identity", Text, primary_key=True),
-    Column("case_key", Text, primary_key=True),
-    Column("evaluator", Text, nullable=False),
+    Column("cell_id", TEXT, primary_key=True),
+    Column("evaluator_identity", TEXT, primary_key=True),
+    Column("case_key", TEXT, primary_key=True),
+    Column("evaluator", TEXT, nullable=False),
     Column("value", Double),
-    Column("label", Text),
-    Column("truth", Text),
-    Column("parts", Text, nullable=False),
-    Column("rationale", Text),
-    Column("error", Text),
+    Column("label", TEXT),
+    Column("truth", TEXT),
+    Column("parts", TEXT, nullable=False),
+    Column("rationale", TEXT),
+    Column("error", TEXT),
+    Column("sums", TEXT, nullable=False, server_default="[]"),
+    Column("call_ids", TEXT, nullable=False, server_default="[]"),
     sqlite_with_rowid=False,  # the key is most of the row
 )
 
 DELIVERIES = Table(
     "deliveries",
     METADATA,
-    Column("run_id", Text, ForeignKey("runs.id"), primary_key=True),
-    Column("target", Text, primary_key=True),
+    Column("run_id", TEXT, ForeignKey("runs.id"), primary_key=True),
+    Column("target", TEXT, primary_key=True),
     Column("delivered_revision", BigInteger, nullable=False),
     Column("attempts", BigInteger, nullable=False),
-    Column("error", Text),
-    Column("mlflow_ids", Text, nullable=False),
-    Column("updated_at", Text, nullable=False),
+    Column("error", TEXT),
+    Column("mlflow_ids", TEXT, nullable=False),
+    Column("updated_at", TEXT, nullable=False),
 )

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.base import short
-from llmops.records import FAILED, Output, Request, Row, Run, Score, Span, Status
+from llmops.records import FAILED, EvaluatorVersion, Output, Request, Row, Run, Score, Span, Status
 from llmops.stores.tracking import shorten, storable
 
 if TYPE_CHECKING:
@@ -56,13 +56,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What is said of a case: a score with its reason, or the expected answer (`source` None)."""
+    """What is said of a case: a score with its reason, or the expected answer (`source` None).
+
+    by_judge: a language model said it.
+    """
 
     name: str
     value: Any
     source: str | None = None
     reason: str | None = None
     error: str | None = None
+    by_judge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,8 @@ class Teller:
         self._run = run
         self._call_of = call_of
         self._yes_or_no = frozenset(yes_or_no)
-        self._sources = {v.identity: f"{v.name}@{short(v.identity)}" for v in run.evaluators}
+        self._sources = {version.identity: _source(version) for version in run.evaluators}
+        self._judges = {version.identity for version in run.evaluators if is_judge(version)}
         self._variants = {variant.name: variant for variant in run.variants}
 
     def tell(self, row: Row) -> CaseTrace | None:
@@ -247,16 +252,28 @@ class Teller:
     def _marks(self, row: Row) -> Iterable[Mark]:
         for score in row.scores:
             source = self._sources[score.evaluator_identity]
+            by_judge = score.evaluator_identity in self._judges
             if score.value is None:
                 why = shorten(score.error or "no score", MAX_TEXT, whole=ROWS_FILE)
-                yield Mark(score.evaluator, None, source, error=why)
+                yield Mark(score.evaluator, None, source, error=why, by_judge=by_judge)
                 continue
             value: Any = bool(score.value) if score.evaluator in self._yes_or_no else score.value
-            yield Mark(score.evaluator, value, source, reason=_reason(score))
+            yield Mark(score.evaluator, value, source, reason=_reason(score), by_judge=by_judge)
             for part, number in score.parts.items():
-                yield Mark(f"{score.evaluator}.{storable(part)}", number, source)
+                yield Mark(f"{score.evaluator}.{storable(part)}", number, source, by_judge=by_judge)
         if row.case.expected is not None:
             yield Mark("expected", bounded(row.case.expected))
+
+
+def is_judge(version: EvaluatorVersion) -> bool:
+    """Say whether an evaluator is a language model's judgement by a rubric."""
+    return bool(version.prompts) and all(model.provider != "embedded" for model in version.models)
+
+
+def _source(version: EvaluatorVersion) -> str:
+    """What MLflow shows as the source of a score: of a judge, its model too."""
+    name = f"{version.name}@{short(version.identity)}"
+    return "/".join([*(model.model for model in version.models if is_judge(version)), name])
 
 
 def _reason(score: Score) -> str | None:

@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -18,7 +19,6 @@ from llmops.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from pathlib import Path
 
     from llmops.records import Figure
 
@@ -133,6 +133,12 @@ def check_reachable(uri: str) -> None:
         ) from error
 
 
+def is_begun(uri: str) -> bool:
+    """Say whether there is something to read: a database is, once it is made; of a server, only asking tells."""
+    path = database_path(uri)
+    return path is None or (Path(path).is_file() and Path(path).stat().st_size > 0)
+
+
 # --- pages ------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +233,14 @@ def metric_values(
         if metric in evaluators:
             rest |= {f"{name}/n": float(figure.n), f"{name}/missing": float(figure.n_missing)}
     return values | parts | rest
+
+
+def own_metric(values: Mapping[str, float], evaluator: str) -> dict[str, float]:
+    """Return what `metric_values` made of an evaluator's own figure, by suffix; the figure itself is `value`."""
+    name = safe_name(evaluator)
+    keys = {"value": [name, *(f"{name}/{word}" for word in _VALUES.values())]}
+    keys |= {suffix: [f"{name}/{suffix}"] for suffix in ("n", "ci_low", "ci_high")}
+    return {word: values[key] for word, options in keys.items() for key in options if key in values}
 
 
 def _safe_part(part: str) -> str:

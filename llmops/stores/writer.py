@@ -16,14 +16,18 @@ from llmops.errors import StoreError
 from llmops.stores.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from types import TracebackType
 
     from llmops.records import Call, Output, Score
-    from llmops.stores.journal import Cell, Journal
+    from llmops.stores.journal import Cell, Journal, Taken
 
 MAX_AGE_S = 0.05  # of what is not committed yet
 MAX_WAITING = 2_000  # records not committed yet: beyond that, whoever brings more waits
+ELSEWHERE_S = (
+    0.05,
+    1.0,
+)  # between looks at a call that another runner has in flight: the first wait, the longest
 
 
 @dataclass(slots=True)
@@ -31,7 +35,7 @@ class _Group:
     """What goes into one transaction, and who waits for it."""
 
     rows: Rows = field(default_factory=Rows)
-    waiting: list[tuple[asyncio.Future[Call | None], str | None]] = field(default_factory=list)
+    waiting: list[asyncio.Future[Taken | None]] = field(default_factory=list)
     due: float | None = None
     """When it must be committed, on the monotonic clock; None while it is empty."""
 
@@ -74,9 +78,15 @@ class Writer:
     async def intend(self, call: Call) -> Call | None:
         """Return the call when the journal has its answer; otherwise None, once the intent is committed.
 
+        A call that another runner has in flight is waited for, and is ours to send when that runner is gone.
+
         Raises StoreError when it cannot be committed: then nothing may be sent.
         """
-        known = await self._wait_for(call)
+        wait_s, longest_s = ELSEWHERE_S
+        while (taken := await self._wait_for(call)) is not None and call.id in taken.elsewhere:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, longest_s)
+        known = None if taken is None else taken.answered.get(call.id)
         if known is not None:
             self._requests.pop(call.id, None)
         return known
@@ -119,14 +129,14 @@ class Writer:
 
     # --- on the event loop --------------------------------------------------------------------------------
 
-    async def _wait_for(self, call: Call | None) -> Call | None:
-        future: asyncio.Future[Call | None] = self._loop.create_future()
+    async def _wait_for(self, call: Call | None) -> Taken | None:
+        future: asyncio.Future[Taken | None] = self._loop.create_future()
         with self._changed:
             if self._failure is not None:
                 raise _again(self._failure)
             if call is not None:
                 self._requests[call.id] = self._group.rows.add_intent(call)
-            self._group.waiting.append((future, None if call is None else call.id))
+            self._group.waiting.append(future)
         if not self._waking:  # once for all that this turn of the loop brings
             self._waking = True
             self._loop.call_soon(self._wake)
@@ -177,17 +187,17 @@ class Writer:
 
     def _store(self, group: _Group) -> None:
         self._kept.update(group.rows)
-        known: dict[str, Call] = {}
+        taken: Taken | None = None
         if self._failure is None:
             try:
-                known = self._journal.commit(self._kept)
+                taken = self._journal.commit(self._kept)
                 self._kept = Rows()
             except StoreError as error:
                 self._failure = error
                 self._journal.release_reserve()
         if self._failure is not None:
             self._rescue()
-        self._loop.call_soon_threadsafe(_settle, group.waiting, known, self._failure)
+        self._loop.call_soon_threadsafe(_settle, group.waiting, taken, self._failure)
 
     def _rescue(self) -> None:
         """Commit replies, then what is derived from them; what the disk still refuses stays kept."""
@@ -210,22 +220,20 @@ class Writer:
             )
         stopped = self._failure or StoreError("the journal's writer has ended")
         for group in (self._taken, self._group):
-            _settle(group.waiting, {}, stopped)
+            _settle(group.waiting, None, stopped)
         self._ended.set_result(None)
 
 
 def _settle(
-    waiting: Iterable[tuple[asyncio.Future[Call | None], str | None]],
-    known: Mapping[str, Call],
-    failure: StoreError | None,
+    waiting: Iterable[asyncio.Future[Taken | None]], taken: Taken | None, failure: StoreError | None
 ) -> None:
-    for future, call_id in waiting:
+    for future in waiting:
         if future.done():  # whoever waited was cancelled
             continue
         if failure is not None:
             future.set_exception(_again(failure))
         else:
-            future.set_result(None if call_id is None else known.get(call_id))
+            future.set_result(taken)
 
 
 def _again(failure: StoreError) -> StoreError:

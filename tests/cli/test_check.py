@@ -54,6 +54,21 @@ def test_what_is_wrong_is_told_with_its_place_and_exits_2(project: Project) -> N
     assert done.stderr == ""
 
 
+def test_recorded_outputs_that_do_not_cover_every_case_are_told_and_no_fault(project: Project) -> None:
+    recorded = {
+        "experiments/try.experiment.yaml": "dataset: cases\nvariants: {a: {recorded: outputs/a.jsonl}}\n",
+        "datasets/cases.jsonl": '{"id": "a", "inputs": {"q": "x"}}\n{"id": "b", "inputs": {"q": "y"}}\n',
+        "outputs/a.jsonl": '{"id": "a", "output": "z"}\n',
+    }
+    folder = project({**FILES, **recorded})
+    note = "note: try: variant a: outputs/a.jsonl has no output for 1 of 2 cases: 'b'; each is an error\n"
+    for arguments in ([], ["try"], ["--json"]):
+        done = check(folder, *arguments)
+        assert (done.returncode, done.stderr) == (0, note)
+    assert done.stdout == "[]\n"
+    assert check(folder, "prompts/ask.prompt.yaml").stderr == ""
+
+
 def test_json_is_the_findings_and_nothing_else(project: Project) -> None:
     folder = project({**FILES, "datasets/cases.jsonl": '{"id": "a", "inputs": {"q": 5}}\n'})
     done = check(folder, "--json")

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmops.call.carrying import Progress
 from llmops.cli.progress import LINE_EVERY_S, showing_progress
-from llmops.run import Progress
 from tests.cli.command import PATIENCE_S, command_line, environment, llmops
 
 STARTED_AT = 100.0

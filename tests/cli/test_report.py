@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,12 +58,43 @@ def test_rows_are_written_one_a_line_and_can_be_read_back(place: Workplace) -> N
     assert [Row.model_validate_json(line) for line in lines] == place.rows(run)
 
 
+def test_rows_are_a_table_by_the_end_of_the_files_name(place: Workplace) -> None:
+    run = place.run().run
+    done = report(place, "--rows", "rows.csv", "--json")
+    assert (done.returncode, done.stderr) == (0, "6 rows written to rows.csv\n")
+    assert Run.model_validate_json(done.stdout) == run
+    with (place.root / "rows.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == [run.id] * 6
+    report(place, "--rows", "rows.parquet")
+    assert (place.root / "rows.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_a_run_is_one_page_beside_what_is_printed(place: Workplace) -> None:
+    run = place.run().run
+    plain = report(place)
+    done = report(place, "sort", "--html", "page.html")
+    assert (done.returncode, done.stdout) == (0, plain.stdout)
+    assert done.stderr == "page written to page.html\n"
+    page = (place.root / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and page.endswith("</html>")
+    assert run.id in page
+
+
+def test_what_cannot_be_written_leaves_what_was_there(place: Workplace) -> None:
+    place.run()
+    (place.root / "rows.txt").write_text("mine", encoding="utf-8")
+    done = report(place, "--rows", "rows.txt")
+    assert done.returncode == 2
+    assert "rows.txt: rows are written as .jsonl, .csv, .parquet" in done.stderr
+    assert (place.root / "rows.txt").read_text(encoding="utf-8") == "mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["srt"], "did you mean 'sort'"),
         (["no-such-thing-at-all"], "there are: sort-"),
-        (["--rows", "rows.csv"], "name the file .jsonl"),
+        (["--html", "nowhere/page.html"], "nowhere/page.html cannot be written: No such file"),
         (["--rows", "nowhere/rows.jsonl"], "nowhere/rows.jsonl cannot be written: No such file"),
     ],
 )

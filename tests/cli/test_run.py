@@ -18,7 +18,7 @@ from llmops.records import Run, RunStatus
 from tests.cli.command import llmops, start
 from tests.cli.inside import Done, llmops_inside
 from tests.model_server import ModelServer, running_model_server
-from tests.workplace import KEY, Workplace, case_of, said
+from tests.workplace import KEY, Workplace, case_of, jsonl, said
 
 EXPERIMENT = "experiments/sort.experiment.yaml"
 PATIENCE_S = 60
@@ -115,6 +115,39 @@ def test_files_that_are_again_what_they_were_make_their_run_the_latest(place: Wo
     assert latest is not None and latest.id == first
 
 
+def test_wrong_cases_stop_a_run_unless_they_are_left_out_counted_and_said(place: Workplace) -> None:  # F58
+    place.write("datasets/tickets.jsonl", jsonl([case_of(1), case_of(2)]) + "no JSON\n" + jsonl([case_of(2)]))
+    refused = run(place, EXPERIMENT)
+    assert (refused.returncode, place.new_requests()) == (2, [])
+    assert "datasets/tickets.jsonl:3:1: a value was expected here" in refused.stderr
+    done = run(place, EXPERIMENT, "--skip-bad", "--json")
+    assert done.returncode == 0
+    assert "datasets/tickets.jsonl: 2 wrong cases are left out" in done.stderr
+    record = Run.model_validate_json(done.stdout)
+    assert (record.dataset.n_cases, record.dataset.n_skipped) == (2, 2)
+    place.write_cases(case_of(1), case_of(2))
+    assert record.dataset.version == place.plan().run.dataset.version
+    assert len(place.new_requests()) == 2
+
+
+@pytest.mark.parametrize(("cases", "dataset"), [("", "tickets"), (jsonl([case_of(1)]), "tickets/none")])
+def test_no_cases_are_wrong_usage_unless_they_are_allowed(
+    place: Workplace, cases: str, dataset: str
+) -> None:  # F64
+    place.write("datasets/tickets.jsonl", cases)
+    place.edit(EXPERIMENT, "dataset: tickets", f"dataset: {dataset}")
+    place.edit(
+        EXPERIMENT, "plain: {prompt: sort}", "plain: {prompt: sort}\n  loud: {prompt: sort, model: other}"
+    )
+    place.edit(EXPERIMENT, "seed: 3", "seed: 3\nbaseline: plain")
+    assert run(place, EXPERIMENT).returncode == 2
+    for _ in range(2):
+        done = run(place, EXPERIMENT, "--allow-empty", "--json")
+        assert (done.returncode, done.stderr.count("error")) == (0, 0), done.stderr
+        assert Run.model_validate_json(done.stdout).n_cells == 0
+    assert place.new_requests() == []
+
+
 # --- exit codes -------------------------------------------------------------------------------------------
 
 
@@ -187,7 +220,7 @@ def test_a_definition_that_check_refuses_is_not_run(place: Workplace) -> None:
 
 
 def test_a_second_runner_exits_5_and_names_the_first_F49(place: Workplace) -> None:
-    with place.journal() as journal, journal.hold():
+    with place.journal() as journal, journal.hold("another"):
         done = run(place, EXPERIMENT)
     assert done.returncode == 5
     assert str(os.getpid()) in done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.inside import llmops_inside
+from tests.judged import JUDGE_PROMPT, judge_everything, of_sorter
 from tests.model_server import ModelServer, running_model_server
 from tests.workplace import FILES, Workplace
 
@@ -60,7 +61,7 @@ def test_unchanged_evaluators_leave_nothing_to_do(place: Workplace) -> None:
 
 def test_a_run_that_another_holds_is_not_scored_F49(place: Workplace) -> None:
     place.run()
-    with place.journal() as journal, journal.hold():
+    with place.journal() as journal, journal.hold("another"):
         assert llmops_inside("score", "sort", cwd=place.root).returncode == 5
 
 
@@ -70,3 +71,27 @@ def test_an_evaluator_that_does_not_fit_is_found_in_its_file(place: Workplace) -
     done = llmops_inside("score", "sort", cwd=place.root)
     assert done.returncode == 2
     assert f"{EXPERIMENT}:" in done.stderr and "did you mean 'exact_match'" in done.stderr
+
+
+def test_a_judge_that_fails_is_told_and_asked_again(place: Workplace) -> None:
+    judge_everything(place).run()
+    place.new_requests()
+    place.edit(JUDGE_PROMPT, "How well", "[[fault:429:1]] How well")
+    first = llmops_inside("score", "sort", cwd=place.root, more=place.environment)
+    assert first.returncode == 3
+    assert "rate_limit: fit: " in first.stderr
+    assert "cells have no score of some evaluator" in first.stderr
+    again = llmops_inside("score", "sort", cwd=place.root, more=place.environment)
+    assert again.returncode == 0, again.stderr
+    assert "calls to score, none to a model under test" in again.stderr
+    assert of_sorter(place.new_requests()) == []
+
+
+def test_a_judge_without_its_key_is_told_before_anything_is_asked_F75(place: Workplace) -> None:
+    judge_everything(place).run()
+    place.new_requests()
+    place.edit(JUDGE_PROMPT, "How well", "How closely")
+    done = llmops_inside("score", "sort", cwd=place.root, more={**place.environment, "OTHER_URL": ""})
+    assert done.returncode == 2
+    assert "OTHER_URL" in done.stderr
+    assert place.new_requests() == []

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import unicodedata
 from collections import Counter
+from hashlib import sha256
+from io import BytesIO, StringIO
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.definitions.build import build
+from llmops.definitions.case_file import CaseFile
 from llmops.definitions.dataset import Case, Dataset, DatasetDefinition, leaks, near_equal, read_cases
 from llmops.definitions.yaml_reader import read_yaml
 from llmops.errors import DefinitionError
@@ -30,7 +36,7 @@ def jsonl(*rows: dict[str, Any]) -> bytes:
 
 
 def read(data: bytes, **fields: Any) -> Dataset:
-    return read_cases("d", data, PATH, DatasetDefinition(**fields))
+    return read_cases("d", BytesIO(data), PATH, DatasetDefinition(**fields))
 
 
 def told(data: bytes, **fields: Any) -> list[str]:
@@ -264,6 +270,181 @@ def test_a_renamed_column_is_named_with_its_nearest() -> None:  # F60
     assert found == ["1: no column is called 'text'\n    did you mean 'texts'?"]
 
 
+def flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return cases as one column a value."""
+    return [
+        {"id": r["id"], "expected": r["expected"]}
+        | {f"inputs.{name}": value for name, value in r["inputs"].items()}
+        | {f"metadata.{name}": value for name, value in r["metadata"].items()}
+        for r in rows
+    ]
+
+
+def as_csv(rows: list[dict[str, Any]]) -> bytes:
+    def text(value: Any) -> str:
+        if value is None or isinstance(value, str):
+            return value or ""
+        return json.dumps(value, ensure_ascii=False)
+
+    stream = StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    writer.writerows({name: text(value) for name, value in row.items()} for row in rows)
+    return stream.getvalue().encode()
+
+
+def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    stream = BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), stream)
+    return stream.getvalue()
+
+
+TYPED = {
+    "t": "string",
+    "i": "integer",
+    "x": "number",
+    "b": "boolean",
+    "l": "array",
+    "o": "object",
+    "n": {"type": ["integer", "null"]},
+}
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+TYPED_ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "t": TEXT,
+            "i": INT64,
+            "x": FLOATS,
+            "b": st.booleans(),
+            "l": st.lists(INT64, max_size=3),
+            "o": st.fixed_dictionaries({"k": TEXT, "f": FLOATS}),
+            "n": st.none() | INT64,
+        }
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(TYPED_ROWS, TEXT.filter(bool))
+def test_the_same_cases_in_any_format_have_the_same_version(inputs: list[dict[str, Any]], note: str) -> None:
+    rows = [
+        {
+            "id": f"c{n}",
+            "inputs": values,
+            "expected": values["i"],
+            "metadata": {"note": note, "s": "ab"[n % 2]},
+        }
+        for n, values in enumerate(inputs)
+    ]
+    declared: dict[str, Any] = {
+        "inputs": TYPED,
+        "expected": {"type": "integer"},
+        "splits": {"by": "metadata.s"},
+        "cluster": "metadata.note",
+    }
+    found = [
+        read_cases("d", BytesIO(data), f"datasets/d{suffix}", DatasetDefinition(**declared))
+        for data, suffix in (
+            (jsonl(*rows), ".jsonl"),
+            (as_csv(flat(rows)), ".csv"),
+            (as_parquet(flat(rows)), ".parquet"),
+            (as_parquet(rows), ".parquet"),
+        )
+    ]
+    assert {json.dumps([dict(case) for case in dataset.cases], sort_keys=True) for dataset in found} == {
+        json.dumps([dict(case) for case in found[0].cases], sort_keys=True)
+    }
+    for split in (None, "a", "b"):
+        assert len({dataset.version(split) for dataset in found}) == 1
+
+
+def told_of_csv(text: str, **fields: Any) -> list[str]:
+    with pytest.raises(DefinitionError) as caught:
+        read_cases("d", BytesIO(text.encode()), "d.csv", DatasetDefinition(**fields))
+    return [str(finding).removeprefix("d.csv:") for finding in caught.value.findings]
+
+
+def test_an_empty_cell_is_an_input_that_is_missing_but_for_text() -> None:  # F61
+    header = "id,inputs.n,inputs.t\n"
+    found = told_of_csv(f"{header}a,,\nb,x,y\n", inputs={"n": "integer", "t": "string"})
+    assert found == [
+        "2: case 'a': input 'n' is missing",
+        "3: case 'b': column 'inputs.n': 'x' is not of type integer",
+    ]
+
+
+def test_a_csv_without_a_mapping_is_told_once_with_the_one_to_write() -> None:  # F60
+    (found,) = told_of_csv("nr,ticket\n1,a\n2,b\n", inputs={"ticket": "string"})
+    assert found.startswith("1: 'nr', 'ticket': no field of a case")
+    assert "columns: {id: nr, inputs.ticket: ticket}" in found
+
+
+def test_what_was_wrong_before_a_file_breaks_off_is_told_too() -> None:
+    found = told_of_csv('id,inputs.q\n,x\nb,"y\n\n\n')
+    assert [line.partition(" ")[0] for line in found] == ["2:", "3:3:"]
+
+
+@pytest.mark.parametrize("path", ["d.jsonl", "d.csv", "d.parquet"])
+def test_no_cases_are_a_finding_unless_they_are_allowed(path: str) -> None:  # F64
+    empty = {"d.jsonl": b"\n", "d.csv": b"id,inputs.q\n", "d.parquet": as_parquet([])}[path]
+    with pytest.raises(DefinitionError, match="the dataset has no cases"):
+        read_cases("d", BytesIO(empty), path, DatasetDefinition())
+    dataset = read_cases("d", BytesIO(empty), path, DatasetDefinition(), allow_empty=True)
+    assert (len(dataset.cases), dataset.split_names, dataset.input_names()) == (0, (), frozenset())
+    assert dataset.version() == dataset.version("none") == sha256().hexdigest()
+
+
+# --- cases that are left out --------------------------------------------------------------------------------
+
+
+def test_wrong_cases_can_be_left_out_and_are_counted() -> None:  # F58
+    bad = b'{"id": "x"}\nnot json\n{"id": "a", "inputs": {"q": 1, "r": 1e999, "s": NaN}}\n'
+    data = jsonl(row("a")) + bad + jsonl(row("A"), row("b"), row("b"), row(None))
+    dataset = read_cases("d", BytesIO(data), PATH, DatasetDefinition(), skip_bad=True)
+    assert [case.id for case in dataset.cases] == ["a", "b"]
+    assert dataset.n_skipped == 6
+    assert dataset.version() == read(jsonl(row("a"), row("b"))).version()
+
+
+def test_nothing_left_is_no_dataset() -> None:
+    with pytest.raises(DefinitionError, match="no cases"):
+        read_cases("d", BytesIO(b"x\n"), PATH, DatasetDefinition(), skip_bad=True)
+
+
+def test_a_file_that_is_wrong_as_a_whole_cannot_be_left_out() -> None:
+    data = b'id,inputs.q\na,x\nb,"y\nc,z\nd,w\n'
+    with pytest.raises(DefinitionError, match="never closed"):
+        read_cases("d", BytesIO(data), "d.csv", DatasetDefinition(), skip_bad=True)
+
+
+# --- many cases ---------------------------------------------------------------------------------------------
+
+
+def test_many_cases_behave_as_few_do() -> None:  # F65
+    rows = [row(f"c{n}", metadata={"s": "ab"[n % 2]}) for n in range(2500)]
+    rows[2000]["id"] = "C7"
+    dataset = read_cases(
+        "d", BytesIO(jsonl(*rows)), PATH, DatasetDefinition(splits={"by": "metadata.s"}), skip_bad=True
+    )
+    assert dataset.n_skipped == 1
+    assert isinstance(dataset.cases, CaseFile)
+    assert dataset.of("a") is dataset.of("a")
+    kept = [one["id"] for one in rows if one["id"] != "C7"]
+    assert [case.id for case in dataset.cases] == kept
+    assert [case.id for case in dataset.of("b")] == [f"c{n}" for n in range(1, 2500, 2)]
+    for split in (None, "a", "b"):
+        keys = "".join(case.key() for case in dataset.of(split))
+        assert dataset.version(split) == sha256(keys.encode()).hexdigest()
+    with pytest.raises(DefinitionError) as caught:
+        read(jsonl(*rows))
+    assert [str(finding) for finding in caught.value.findings] == [
+        f"{PATH}:2001: id 'C7' stands already on line 8 as 'c7': they differ only in case, form or spaces\n"
+        "    ids are unique"
+    ]
+
+
 # --- splits and slices --------------------------------------------------------------------------------------
 
 
@@ -341,6 +522,13 @@ def test_anything_in_a_case_changes_its_key(field: str) -> None:
     assert (changed.input_key() == Case(**CASE).input_key()) is keeps_output  # type: ignore[arg-type]
 
 
+def test_versions_stay_what_they_were() -> None:
+    """Stored runs are found again by these; nothing but a change of the cases may change them."""
+    dataset = read(jsonl(*ROWS), splits={"by": "metadata.split"})
+    assert dataset.version() == "7606a1364c8a7a0e3f066e53d1ecebea9b47a1453498134b606a0d6c7f53d0e8"
+    assert dataset.version("train") == "dcf026f090885129627ebee93f46eaca13264df4a0fc194b18a58f290bffe673"
+
+
 def test_the_version_of_a_split_knows_its_cases_and_their_order_only() -> None:
     def version(*rows: dict[str, Any]) -> str:
         return read(jsonl(*rows), splits={"by": "metadata.split"}).version("train")
@@ -372,7 +560,7 @@ def case(case_id: str, text: Any, cluster: str | None = None) -> Case:
     ],
 )
 def test_inputs_that_differ_in_case_spaces_and_punctuation_leak(one: Any, two: Any) -> None:
-    assert leaks([case("a", one)], [case("b", two)]) == [("a", "b", "same inputs")]
+    assert list(leaks([case("a", one)], [case("b", two)])) == [("a", "b", "same inputs")]
 
 
 @pytest.mark.parametrize(
@@ -389,12 +577,14 @@ def test_inputs_that_differ_in_case_spaces_and_punctuation_leak(one: Any, two: A
     ],
 )
 def test_signs_that_mean_something_keep_inputs_apart(one: Any, two: Any) -> None:
-    assert leaks([case("a", one)], [case("b", two)]) == []
+    assert list(leaks([case("a", one)], [case("b", two)])) == []
 
 
 def test_a_cluster_on_both_sides_leaks() -> None:
-    found = leaks(
-        [case("a", "x", "k"), case("b", "y")], [case("c", "z", "k"), case("d", "w", "l"), case("e", "v")]
+    found = list(
+        leaks(
+            [case("a", "x", "k"), case("b", "y")], [case("c", "z", "k"), case("d", "w", "l"), case("e", "v")]
+        )
     )
     assert found == [("a", "c", "same cluster 'k'")]
 

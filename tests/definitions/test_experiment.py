@@ -114,8 +114,31 @@ def test_an_evaluator_is_a_name_or_a_name_with_options(
         (SMALL + "budget: {usd: -1}", "should be at least 0"),
         (SMALL + "missing_baseline: ignore", "should be 'fail', 'create' or 'skip'"),
         ("dataset: d\nvariants: {}", "variants: needs at least 1 of them"),
-        ("dataset: d\nvariants: {a: {}}", "2:12: a: a variant has either a prompt or a chain"),
-        ("dataset: d\nvariants: {a: {prompt: p, chain: c}}", "either a prompt or a chain"),
+        ("dataset: d\nvariants: {a: {}}", "2:12: a: a variant has either a prompt, a chain, or recorded"),
+        ("dataset: d\nvariants: {a: {prompt: p, chain: c}}", "either a prompt, a chain, or recorded"),
+        (
+            "dataset: d\nvariants: {a: {prompt: p, recorded: o/a.csv}}",
+            "either a prompt, a chain, or recorded",
+        ),
+        (
+            "dataset: d\nvariants: {a: {recorded: o/a.txt}}",
+            "2:16: recorded: 'o/a.txt': outputs are read from",
+        ),
+        (
+            "dataset: d\nvariants: {a: {recorded: prompts/a.csv}}",
+            "2:16: recorded: 'prompts/a.csv': outputs are no",
+        ),
+        ("dataset: d\nvariants: {a: {recorded: ../a.csv}}", "2:16: recorded: '../a.csv' is no path inside"),
+        ("dataset: d\nvariants: {a: {recorded: /etc/a.csv}}", "no path inside the project"),
+        (
+            "dataset: d\nvariants: {a: {recorded: o/a.csv, model: m}}",
+            "2:12: a: recorded outputs are there already",
+        ),
+        (
+            "dataset: d\nvariants: {a: {recorded: o/a.csv, parameters: {seed: 1}}}",
+            "model, parameters and set change",
+        ),
+        ("dataset: d\nvariants: {a: {recorded: o/a.csv, set: {k: 1}}}", "model, parameters and set change"),
         ("dataset: d\nvariants: {a: {prompt: p@3}}", "2:16: prompt: 'p@3': numbers differ"),
         ("dataset: d\nvariants: {a/b: {prompt: p}}", "2:12: "),
         ("dataset: ../d\nvariants: {a: {prompt: p}}", "1:1: dataset: '../d' is no reference"),
@@ -135,6 +158,12 @@ def test_a_baseline_is_a_variant_a_revision_or_an_alias(baseline: str) -> None:
 def test_an_axis_of_one_value_does_not_show_and_one_of_more_does() -> None:
     assert names_of(SMALL + "matrix: {model: [m], examples.k: [0, 4]}") == ["a/0", "a/4", "b/0", "b/4"]
     assert names_of(SMALL + "matrix: {model: [m]}") == ["a", "b"]
+
+
+def test_recorded_outputs_are_not_multiplied() -> None:
+    text = "dataset: d\nvariants: {a: {prompt: p}, r: {recorded: o/a.csv}}\n"
+    matrix = "matrix: {model: [m, n], k: [1, 2]}"
+    assert names_of(text + matrix) == ["a/m/1", "a/m/2", "a/n/1", "a/n/2", "r"]
 
 
 def test_the_matrix_multiplies_only_variants_that_do_not_fix_the_key() -> None:

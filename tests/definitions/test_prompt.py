@@ -91,7 +91,7 @@ MESSAGE = "messages: [{role: user, content: hi}]\n"
         (MESSAGE + "parameters: {max_tokens: 1.5}", "2:14: max_tokens: should be a whole number"),
         (MESSAGE + "model: a b", "2:1: model: does not have the form"),
         (MESSAGE + "inputs: {a-b: string}", "2:1: inputs: 'a-b' cannot be looked up in a template"),
-        (MESSAGE + "inputs: {expected: string}", "'expected' cannot be looked up"),
+        (MESSAGE + "inputs: {steps: string}", "'steps' cannot be looked up"),
         (MESSAGE + "inputs: {a: strnig}", "no type is called 'strnig'; did you mean 'string'?"),
         (MESSAGE + "response_format: {type: strng}", "the schema is wrong at $.type"),
     ],
@@ -185,3 +185,13 @@ def test_the_order_of_messages_is_part_of_the_meaning() -> None:
 )
 def test_parameters_that_are_given_are_plain_data(fields: dict[str, Any], given: dict[str, Any]) -> None:
     assert Parameters(**fields).given() == given
+
+
+def test_a_prompt_may_read_what_a_judge_is_given() -> None:
+    prompt = Prompt.model_validate(
+        {
+            "inputs": {"output": "any", "expected": "string"},
+            "messages": [{"role": "user", "content": "{{ output }}"}],
+        }
+    )
+    assert list(prompt.inputs) == ["output", "expected"]

@@ -96,6 +96,21 @@ def test_files_of_the_work_tree_are_read_as_they_lie(project: Project) -> None:
     assert tree.read("prompts/a/below") is None
 
 
+def test_a_file_can_be_opened_where_it_can_be_read(project: Project, git: Git) -> None:
+    root = project({"datasets/d.csv": "id\n1\n"})
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    for tree in (WorkTree(root), GitTree(root, git("rev-parse", "HEAD"))):
+        data = tree.open("datasets/d.csv")
+        assert data is not None
+        with data:
+            assert data.read() == b"id\n1\n"
+        assert tree.open("datasets/none") is None
+        with pytest.raises(UsageError):
+            tree.open("../d.csv")
+
+
 def test_a_link_that_leads_out_is_refused_and_one_that_stays_is_followed(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:  # S06

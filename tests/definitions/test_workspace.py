@@ -147,6 +147,27 @@ def test_a_broken_definition_is_told_each_time_and_read_once(project: Project) -
         workspace.prompt("a")
 
 
+def test_a_dataset_may_be_csv_but_not_jsonl_beside_it(project: Project) -> None:
+    files = {"datasets/d.dataset.yaml": "kind: few_shot\n", "datasets/d.csv": "id,inputs.q\na,x\n"}
+    (found,) = load_workspace(project(files)).dataset("d").cases
+    assert (found.id, found.inputs) == ("a", {"q": "x"})
+    with pytest.raises(DefinitionError) as caught:
+        load_workspace(project({**files, "datasets/d.jsonl": ""})).dataset("d")
+    assert "more than one file: datasets/d.jsonl and datasets/d.csv" in str(caught.value)
+
+
+def test_wrong_cases_and_empty_splits_are_taken_where_the_workspace_is_told_to(project: Project) -> None:
+    files = {
+        "datasets/d.dataset.yaml": "kind: few_shot\n",
+        "datasets/d.jsonl": '{"id": "a", "inputs": {}}\n{"id": 5}\n',
+    }
+    workspace = load_workspace(project(files))
+    workspace.skip_bad = workspace.allow_empty = True
+    dataset, split = workspace.cases("d/none")
+    assert (len(dataset.cases), dataset.n_skipped, len(dataset.of(split))) == (1, 1, 0)
+    assert workspace.read_datasets() == [dataset]
+
+
 def test_a_dataset_without_its_cases_is_told(project: Project) -> None:
     workspace = load_workspace(project({"datasets/d.dataset.yaml": "kind: few_shot\n"}))
     with pytest.raises(

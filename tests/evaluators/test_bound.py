@@ -128,6 +128,18 @@ def test_a_crash_is_a_wrong_class_and_not_a_missing_one(bind: Callable[..., Boun
     assert found.rationale == "no output: KeyError"
 
 
+@pytest.mark.parametrize(("kind", "worst"), [("bleu", 0.0), ("chrf", 0.0), ("ter", 100.0)])
+def test_a_crash_counts_as_the_empty_text_in_its_score_and_in_the_corpus(
+    bind: Callable[..., BoundEvaluator], kind: str, worst: float
+) -> None:
+    crashed = output_of(None, status=Status.CRASHED, error=ErrorInfo(kind="step", message="KeyError"))
+    case = case_of("the cat sat")
+    found, empty = score(bind(kind), crashed, case), score(bind(kind), output_of(""), case)
+    assert (found.value, found.rationale, found.error) == (worst, "no output: KeyError", None)
+    assert found.sums == empty.sums != ()
+    assert score(bind(kind), crashed, case_of("")).value is None
+
+
 def test_a_truncated_output_is_judged_as_far_as_it_goes_F16(bind: Callable[..., BoundEvaluator]) -> None:
     found = score(bind("json_valid"), output_of('{"a": 1', status=Status.TRUNCATED))
     assert found.value == 0.0

@@ -70,6 +70,16 @@ def test_the_lowest_scores_come_first_and_full_marks_never(example: Callable[...
     assert worst_cases(example(evaluators=()).run, made) == []
 
 
+def test_where_lower_is_better_the_highest_scores_are_the_worst(example: Callable[..., Any]) -> None:
+    made = example()
+    turned = made.run.evaluators[0].model_copy(update={"lower_is_better": True})
+    (gallery,) = worst_cases(made.run.model_copy(update={"evaluators": (turned,)}), made)
+    assert gallery.title == "exact_match: the highest scores"
+    assert all(shown.heading.endswith("  1.000") for shown in gallery.cases)
+    made.kept = [row for row in made.kept if row.scores and row.scores[0].value == 0]
+    assert worst_cases(made.run.model_copy(update={"evaluators": (turned,)}), made) == []
+
+
 def test_errors_are_counted_by_kind_with_the_first_of_each(example: Callable[..., Any]) -> None:
     made = example()
     (gallery,) = failed_cases(made.run, made)

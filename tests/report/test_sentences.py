@@ -73,6 +73,8 @@ def test_the_headline_says_what_the_intervals_show(effects: list[Effect], text: 
         (effect("latency_s", 1.01, 1.2, scale="ratio"), "worse"),
         (effect("latency_s", 0.8, 0.99, scale="ratio"), "better"),
         (effect("words", 1.1, 1.2, scale="ratio"), "better"),
+        (effect("ter", 0.1, 1.2, lower_is_better=True), "worse"),
+        (effect("ter", -3.0, -0.1, lower_is_better=True), "better"),
     ],
 )
 def test_less_is_better_of_what_is_measured_and_worse_of_scores(found: Effect, word: str) -> None:
@@ -83,6 +85,9 @@ def test_a_run_without_a_baseline_names_its_best_variant(example: Callable[..., 
     made = example()
     best = "highest of 2, with no baseline to compare with: few-shot, exact_match 0.850 [0.75, 0.90], n 40"
     assert run_headlines(made.run, ()) == [Sentence(best)]
+    turned = [made.run.evaluators[0].model_copy(update={"lower_is_better": True}), *made.run.evaluators[1:]]
+    best = "lowest of 2, with no baseline to compare with: zero-shot, exact_match 0.200 [0.10, 0.25], n 39"
+    assert run_headlines(made.run.model_copy(update={"evaluators": tuple(turned)}), ()) == [Sentence(best)]
     alone = made.run.model_copy(update={"variants": made.run.variants[:1]})
     assert run_headlines(alone, ()) == [Sentence("zero-shot: exact_match 0.200 [0.10, 0.25], n 39")]
 

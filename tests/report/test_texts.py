@@ -155,3 +155,18 @@ def test_every_kind_of_harm_is_in_the_hostile_text(hostile: str, example: Callab
     assert any(row.case.inputs["ticket"] == hostile for row in made.rows(made.run.id, with_spans=False))
     for sign in ("\x1b]8", "\u202e", "\n::", "##[", "````", "@", "fixes #", "![", "<script>", "|"):
         assert sign in hostile
+
+
+def test_a_page_shows_what_hides_or_drives_and_changes_nothing_else() -> None:
+    shown = texts.visible("a\x00\x1b[31m\x7f\x9b\u202eb\u200b\ud800\ufeff\r\n\tc")
+    assert shown == "a\u2400\u241b[31m\u2421‹U+009B›‹U+202E›b‹U+200B›‹U+D800›‹U+FEFF›\n\tc"
+    plain = "Grüße, 配送 👩\u200d🚀 ::x ##[y] <b>&amp;"
+    assert texts.visible(plain) == plain
+
+
+@given(st.text(st.characters()))
+def test_a_page_has_no_character_that_cannot_be_written_or_turns_direction(text: str) -> None:
+    shown = texts.visible(text)
+    shown.encode("utf-8")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
+    assert texts.visible(shown) == shown

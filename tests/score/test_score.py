@@ -1,4 +1,4 @@
-"""Outputs -> scores, and a run scored again without calling anything."""
+"""Outputs -> scores, and a run scored again without calling the models under test."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from llmops.call.carrying import Result, Settings
 from llmops.definitions.dataset import Case
+from llmops.errors import BudgetError
 from llmops.evaluators.bound import bind_evaluators
 from llmops.records import Output, Run, RunStatus, Status
 from llmops.score import score_output
-from llmops.score.rescore import rescore_run
+from llmops.score.rescore import plan_scoring, rescore_run
+from tests.judged import JUDGE_PROMPT, judge_everything, of_judge, of_sorter
 from tests.model_server import ModelServer, running_model_server
 from tests.workplace import Workplace, case_of, figure, utc_now
 
@@ -31,9 +34,20 @@ def place(tmp_path: Path, server: ModelServer) -> Workplace:
     return Workplace(tmp_path, server)
 
 
-def rescore(place: Workplace, run: Run) -> tuple[Run, int]:
+def carry_out(place: Workplace, run: Run) -> tuple[Result, int]:
+    workspace = place.workspace()
+    settings = Settings(place.environment, utc_now)
     with place.journal() as journal:
-        return asyncio.run(rescore_run(place.workspace(), run, journal, utc_now))
+        planned = plan_scoring(workspace, run, journal, utc_now())
+        with journal.hold(planned.run.id):
+            result, n_scored = asyncio.run(rescore_run(workspace, planned, journal, settings))
+            journal.save_run(result.run)
+        return result, n_scored
+
+
+def rescore(place: Workplace, run: Run) -> tuple[Run, int]:
+    result, n_scored = carry_out(place, run)
+    return result.run, n_scored
 
 
 def test_every_evaluator_says_what_it_has_to_say(place: Workplace) -> None:
@@ -41,10 +55,10 @@ def test_every_evaluator_says_what_it_has_to_say(place: Workplace) -> None:
     evaluators = bind_evaluators(place.workspace(), "sort")
     case = Case(id="1", inputs={}, expected="red")
     output = Output(cell_id="x", value="green", created_at=datetime(2026, 1, 1, tzinfo=UTC))
-    scores = asyncio.run(score_output(evaluators, case, output))
+    scores = asyncio.run(score_output(evaluators, case, output)).scores
     assert [(score.evaluator, score.value) for score in scores] == [("exact_match", 0.0), ("contains", 1.0)]
     failed = output.model_copy(update={"status": Status.ERROR})
-    assert asyncio.run(score_output(evaluators, case, failed)) == []
+    assert asyncio.run(score_output(evaluators, case, failed)).scores == ()
 
 
 def test_a_run_scored_again_is_a_new_run_of_the_same_outputs(place: Workplace) -> None:
@@ -88,3 +102,45 @@ def test_scores_look_at_the_cases_the_run_was_made_on(place: Workplace) -> None:
     place.edit(EXPERIMENT, "[exact_match]", "[exact_match: {normalise: true}]")
     after, _ = rescore(place, before)
     assert figure(after, "exact_match").value == figure(before, "exact_match").value
+
+
+# --- judges -----------------------------------------------------------------------------------------------
+
+
+def test_a_changed_rubric_pays_for_judgements_alone(place: Workplace) -> None:
+    before = judge_everything(place).run().run
+    place.new_requests()
+    place.edit(JUDGE_PROMPT, "How well", "How closely")
+    after, n_scored = rescore(place, before)
+    asked = place.new_requests()
+    assert (len(of_judge(asked)), len(of_sorter(asked)), n_scored) == (6, 0, 6)
+    assert (after.n_calls, after.status, figure(after, "fit").n) == (6, RunStatus.COMPLETE, 6)
+    assert after.cost_usd is not None and after.cost_usd > 0
+    assert after.id == place.plan().run.id != before.id
+    assert rescore(place, after) == (after, 0)
+    assert place.run().run.id == after.id
+    assert place.new_requests() == []
+
+
+def test_scoring_a_part_asks_no_model_under_test_for_the_rest(place: Workplace) -> None:
+    before = judge_everything(place).run(limit=2).run
+    place.new_requests()
+    place.edit(JUDGE_PROMPT, "How well", "How closely")
+    after, n_scored = rescore(place, before)
+    asked = place.new_requests()
+    assert (len(of_judge(asked)), len(of_sorter(asked)), n_scored) == (2, 0, 2)
+    assert (after.status, after.n_unscored, after.n_done) == (RunStatus.PARTIAL, 0, 2)
+
+
+def test_a_budget_holds_for_judgements_and_scoring_goes_on_with_a_larger_one(place: Workplace) -> None:
+    before = judge_everything(place).run().run
+    place.new_requests()
+    place.edit(JUDGE_PROMPT, "How well", "How closely")
+    place.edit(EXPERIMENT, "seed: 3", "seed: 3\nbudget: {calls: 4}")
+    first, _ = carry_out(place, before)
+    assert isinstance(first.stopped, BudgetError)
+    assert (len(place.new_requests()), first.n_without_score, first.run.status) == (4, 2, RunStatus.STOPPED)
+    place.edit(EXPERIMENT, "calls: 4", "calls: 6")
+    second, _ = carry_out(place, before)
+    assert (len(place.new_requests()), second.stopped, second.run.n_calls) == (2, None, 6)
+    assert second.run.status is RunStatus.COMPLETE

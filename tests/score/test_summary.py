@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -17,7 +19,7 @@ from llmops.definitions.experiment import EvaluatorUse
 from llmops.evaluators import open_evaluator
 from llmops.evaluators.bound import BoundEvaluator
 from llmops.records import Figure, Output, Row, Score, Status
-from llmops.score.summary import LEVEL, Figures, summarise_variant
+from llmops.score.summary import LEVEL, Figures, Ledger, summarise_variant
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -191,6 +193,40 @@ def test_figures_over_all_cases_come_from_the_evaluator() -> None:
     assert found["classification.accuracy"].value == pytest.approx(2 / 3)
     assert found["classification.macro_f1"].value == pytest.approx(2 / 3)
     assert (found["classification.accuracy"].n, found["classification.accuracy"].n_missing) == (3, 2)
+
+
+def test_corpus_figures_count_every_scored_row_and_miss_the_others() -> None:
+    bleu = evaluator("bleu")
+    known = (1.0, 4.0, 5.0, 3.0, 2.0, 1.0, 1.0, 4.0, 3.0, 2.0, 1.0)
+    rows = [row(f"c{n}", score=scored_as(50.0 + n, "bleu", sums=known)) for n in range(3)]
+    absent = row("c3", score=scored_as(None, "bleu", error="a reference is empty"))
+    found = figures_of([*rows, absent, row("c4", status=Status.ERROR)], bleu)
+    wanted = sacrebleu.BLEU.compute_bleu([9, 6, 3, 3], [12, 9, 6, 3], 12, 15, smooth_method="exp").score
+    corpus = found["bleu.corpus"]
+    assert (corpus.n, corpus.n_missing) == (3, 2)
+    assert corpus.value == pytest.approx(wanted)
+    assert corpus.note is not None
+    assert corpus.note.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert (found["bleu"].value, found["bleu"].n, found["bleu"].n_missing) == (51.0, 3, 2)
+
+
+def test_a_ledger_keeps_what_sums_up_and_lets_the_rest_go() -> None:
+    ledger = Ledger()
+    said = scored_as(0.0, "classification", label="a", truth="b", sums=(1.0, 2.5), rationale="x" * 1000)
+    ledger.add(3, said)
+    assert (list(ledger.places), ledger.scores) == ([3], [(0.0, "a", "b", (1.0, 2.5))])
+
+
+def test_ten_thousand_rows_of_sums_take_less_than_five_megabytes() -> None:
+    """As they stand while a variant is summed up, here for the longest sums there are by default: chrF's."""
+    ledger = Ledger()
+    tracemalloc.start()
+    for place in range(10_000):
+        sums = tuple(float((place * order) % 97) for order in range(19))
+        ledger.add(place, scored_as(float(place), "chrf", sums=sums, rationale="x" * 1000))
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken < 5_000_000
 
 
 def test_figures_over_all_cases_say_when_they_count_repeats() -> None:

@@ -145,3 +145,18 @@ def test_refuses_empty_draws_and_figures_that_are_not_finite() -> None:
         percentile_interval(lambda rows: np.full(len(rows), np.nan), 5, level=0.9, resamples=10, seed=1)
     with pytest.raises(ValueError, match="level"):
         percentile_interval(lambda rows: rows.mean(axis=1), 5, level=90, resamples=10, seed=1)
+
+
+def test_a_cluster_for_each_case_is_no_cluster() -> None:
+    random = np.random.default_rng(4)
+    truth, predicted = random.integers(0, 3, 30), random.integers(0, 3, 30)
+
+    def statistic(drawn: Codes) -> Floats:
+        return macro_f1(truth, predicted, 3, drawn)
+
+    names = [f"case:{place:02}" for place in range(30)]
+    alone = percentile_interval(statistic, 30, level=0.9, resamples=200, seed=1)
+    assert percentile_interval(statistic, 30, level=0.9, resamples=200, seed=1, clusters=names) == alone
+    turned = percentile_interval(statistic, 30, level=0.9, resamples=200, seed=1, clusters=names[::-1])
+    assert turned == pytest.approx(alone, abs=0.1)
+    assert turned != alone

@@ -1,6 +1,6 @@
 """Another process at work on a store: what the tests of stores start, stop, kill and starve of disk.
 
-    python -m tests.stores.child {write|hold|lock|full|full-for-good} ROOT
+    python -m tests.stores.child {write|hold|intend|lock|full|full-for-good} URL ROOT OWNER
 
 Says on stdout what it has done, a line at a time, so that the test knows what it may rely on.
 """
@@ -15,13 +15,12 @@ from itertools import count
 from pathlib import Path
 
 from llmops.errors import StoreError
-from llmops.stores.journal import Journal
+from llmops.stores.journal import Journal, open_journal
 from llmops.stores.writer import Writer
 from tests.stores.samples import (
     answered,
     call_of,
     cells_of,
-    opened,
     output_of,
     run_of,
     score_of,
@@ -51,6 +50,17 @@ async def write_for_ever(journal: Journal) -> None:
                 say("flushed", number)
 
 
+async def have_in_flight(journal: Journal) -> None:
+    """Send a call and wait for a line before its answer comes."""
+    async with Writer(journal) as writer:
+        call = call_of("shared")
+        known = await writer.intend(call)
+        say("known" if known else "sent")
+        if known is None:
+            await asyncio.to_thread(sys.stdin.readline)
+            writer.record_call(answered(call))
+
+
 async def fill_the_disk(root: Path, journal: Journal, *, free_it: bool) -> None:
     """Have calls in flight when files may not grow any more; say what each party was told."""
     cells = [cell for cell, _ in cells_of(20)]
@@ -74,7 +84,7 @@ async def fill_the_disk(root: Path, journal: Journal, *, free_it: bool) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def main(mode: str, root: Path) -> None:
+def main(mode: str, url: str, root: Path, owner: str) -> None:
     if mode == "lock":
         connection = sqlite3.connect(store_of(root), isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")
@@ -82,11 +92,13 @@ def main(mode: str, root: Path) -> None:
         sys.stdin.readline()
         connection.execute("COMMIT")
         return
-    journal = opened(root)
-    with journal.hold():
+    journal = open_journal(url, root=root)
+    with journal.hold(owner):
         say("held")
         if mode == "write":
             asyncio.run(write_for_ever(journal))
+        elif mode == "intend":
+            asyncio.run(have_in_flight(journal))
         elif mode == "hold":
             sys.stdin.readline()
         else:
@@ -99,4 +111,4 @@ def main(mode: str, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4])

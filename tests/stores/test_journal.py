@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import socket
-import sqlite3
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import event
 
 from llmops.definitions.dataset import Case
 from llmops.errors import StoreError, StoreHeldError
 from llmops.records import (
     Call,
     CallState,
+    Comparison,
+    Effect,
+    EmbeddingRequest,
+    Embeddings,
     ErrorInfo,
     Figure,
+    Flip,
+    ImagePart,
     Interval,
     Message,
     Output,
@@ -35,34 +33,32 @@ from llmops.records import (
     Request,
     RunStatus,
     Score,
+    Side,
     Span,
     Status,
+    TextPart,
+    Tool,
+    ToolCall,
     Usage,
 )
+from llmops.stores import has_store
 from llmops.stores.journal import Batch, Cell, Journal, open_journal
-from llmops.stores.sqlite import store_error
-from llmops.stores.statements import Inserts
-from tests.stores.conftest import Child, lines
+from tests.stores.conftest import DATABASES, Place, place_of
 from tests.stores.samples import (
     EXACT,
     NOW,
     TONE,
-    URL,
     answered,
     call_of,
     case_of,
     cells_of,
     digest,
     evaluator,
-    opened,
     output_of,
     run_of,
     score_of,
     span_of,
-    store_of,
 )
-
-StartChild = Callable[[str], AbstractContextManager[Child]]
 
 # --- what any record may hold -----------------------------------------------------------------------------
 
@@ -108,19 +104,39 @@ def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 errors = st.builds(ErrorInfo, kind=texts, message=texts, step=maybe(texts))
 usages = st.builds(Usage, input_tokens=st.integers(0, 2**80), output_tokens=counts, estimated=st.booleans())
+images = st.builds(ImagePart, image=texts)
+tool_calls = st.lists(st.builds(ToolCall, id=texts, name=texts, arguments=texts), max_size=2).map(tuple)
+messages = st.one_of(
+    st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=texts),
+    st.builds(
+        Message,
+        role=st.sampled_from(["user", "assistant", "tool"]),
+        content=texts | st.lists(st.builds(TextPart, text=texts) | images, max_size=3).map(tuple),
+        tool_calls=tool_calls,
+        tool_call_id=maybe(texts),
+    ),
+)
 requests = st.builds(
     Request,
-    messages=st.lists(
-        st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=texts), max_size=3
-    ).map(tuple),
+    messages=st.lists(messages, max_size=3).map(tuple),
     parameters=mappings,
     response_format=maybe(mappings),
+    tools=st.lists(st.builds(Tool, name=texts, description=texts, parameters=mappings), max_size=2).map(
+        tuple
+    ),
+)
+embedding_requests = st.builds(
+    EmbeddingRequest,
+    inputs=st.lists(texts | images, min_size=1, max_size=3).map(tuple),
+    purpose=st.sampled_from([None, "query", "document"]),
+    dimensions=maybe(st.integers(1, 2**40)),
 )
 replies = st.builds(
     Reply,
     text=texts,
     status=statuses,
     finish_reason=maybe(texts),
+    tool_calls=tool_calls,
     model=texts,
     system_fingerprint=maybe(texts),
     request_id=maybe(texts),
@@ -130,15 +146,24 @@ replies = st.builds(
     tpot_s=maybe(floats),
     raw=st.binary(max_size=50),
 )
+embeddings = st.builds(
+    Embeddings,
+    vectors=st.lists(st.lists(floats, max_size=3).map(tuple), max_size=3).map(tuple),
+    model=texts,
+    request_id=maybe(texts),
+    usage=maybe(usages),
+    latency_s=amounts,
+    raw=st.binary(max_size=50),
+)
 calls = st.builds(
     Call,
     id=st.just(""),
     model=texts,
     model_identity=identities,
-    request=requests,
+    request=requests | embedding_requests,
     state=st.sampled_from(CallState),
     attempts=counts,
-    reply=maybe(replies),
+    reply=maybe(replies | embeddings),
     cost_usd=maybe(floats),
     error=maybe(errors),
     created_at=times,
@@ -190,6 +215,8 @@ scores = st.builds(
     label=maybe(texts),
     truth=maybe(texts),
     parts=st.dictionaries(texts, floats, max_size=3),
+    sums=st.lists(floats, max_size=3).map(tuple),
+    call_ids=st.lists(identities, max_size=3).map(tuple),
     rationale=maybe(texts),
     error=maybe(texts),
 )
@@ -214,10 +241,10 @@ figures = st.builds(
 numbers = count()
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Give one journal for all examples of a property; each example brings ids of its own."""
-    with closing(opened(tmp_path_factory.mktemp("shared"))) as journal:
+@pytest.fixture(scope="module", params=DATABASES)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
+    """Give one journal a database for all examples of a property; each example brings ids of its own."""
+    with place_of(request.param, tmp_path_factory.mktemp("shared"), request).another() as journal:
         yield journal
 
 
@@ -293,12 +320,20 @@ def test_a_value_nested_without_end_is_refused_f67(journal: Journal) -> None:
         value = value.pop()
 
 
-def test_hostile_names_are_only_names_s16(journal: Journal) -> None:
-    name = "x'); DROP TABLE runs; --"
+@pytest.mark.parametrize(
+    "name", ["x'); DROP TABLE runs; --", 'x"; DROP TABLE runs; --', "%s %(x)s :x ?", "\\'; --", "a\0b\ud800"]
+)
+def test_hostile_names_are_only_names_s16(journal: Journal, name: str) -> None:
     cell = Cell(0, name, 0, name, digest(name), digest(name))
     journal.begin_run(run_of("r1", experiment=name), [(cell, Case(id=name, inputs={}))])
     assert journal.latest_run(name) is not None
     assert journal.n_cells("r1", variants=[name], cases=[name]) == 1
+    journal.apply(Batch(outputs=[output_of(cell, name, returned_model=name)]))
+    journal.mark_failed("r1", name, name)
+    (row,) = journal.rows("r1", variant=name)
+    assert (row.variant, row.case.id, row.output) == (name, name, output_of(cell, name, returned_model=name))
+    delivery = journal.delivery("r1", name)
+    assert delivery is not None and delivery.error == name
 
 
 def test_an_id_that_is_no_text_is_a_store_error(journal: Journal) -> None:
@@ -338,13 +373,53 @@ def test_the_latest_run_of_all_is_the_one_begun_last(journal: Journal) -> None:
         assert latest is not None and latest.id == name
 
 
-def test_calls_since_a_time_are_those_first_asked_for_then_or_later(journal: Journal) -> None:
+def comparison_of(*flips: Flip) -> Comparison:
+    side = Side(run_id="r1", variant="a", definition="prompts/a", identity=digest("a"))
+    effect = Effect(
+        metric="exact_match", scale="difference", baseline=0.5, candidate=1.0, estimate=0.5, improved=flips
+    )
+    return Comparison(
+        created_at=NOW, baseline=side, candidate=side, dataset="tickets", n_cases=2, effects=(effect,)
+    )
+
+
+def test_many_runs_are_listed_without_their_comparisons_and_one_is_given_whole(journal: Journal) -> None:
+    comparisons = (comparison_of(Flip(case_id="case-1", baseline=0.0, candidate=1.0)),)
+    whole = run_of("whole", comparisons=comparisons)
+    journal.save_run(whole)
+    journal.save_run(run_of("plain"))
+    assert journal.find_run("whole") == whole
+    assert journal.runs() == [run_of("plain"), whole]
+    statements: list[str] = []
+    event.listen(
+        journal._database.engine, "before_cursor_execute", lambda *told: statements.append(str(told[2]))
+    )
+    assert journal.runs("triage", with_comparisons=False) == [run_of("plain"), run_of("whole")]
+    assert any("runs.record" in text for text in statements)
+    assert not any("comparisons" in text for text in statements)
+
+
+def test_calls_since_a_time_are_those_last_asked_for_then_or_later(journal: Journal) -> None:
     later = NOW + timedelta(microseconds=1)
     journal.apply(Batch(intents=[call_of("early"), call_of("late", created_at=later)]))
     journal.apply(Batch(calls=[answered(call_of("late", created_at=later))]))
     assert [call.id for call in journal.calls_since(later)] == [call_of("late").id]
     assert {call.state for call in journal.calls_since(NOW)} == {CallState.SENT, CallState.ANSWERED}
     assert journal.calls_since(later + timedelta(seconds=1)) == []
+    journal.apply(Batch(intents=[call_of("early", created_at=later)]))
+    assert len(journal.calls_since(later)) == 2
+
+
+def test_calls_are_those_of_whoever_held_the_store_when_they_were_asked_for(journal: Journal) -> None:
+    for owner in ("first", "second"):
+        with journal.hold(owner):
+            journal.apply(Batch(intents=[call_of(owner), call_of("both")]))
+    journal.apply(Batch(intents=[call_of("nobody's")]))
+    assert [call.id for call in journal.calls_since(NOW, owner="first")] == [call_of("first").id]
+    assert {call.id for call in journal.calls_since(NOW, owner="second")} == {
+        call_of("second").id,
+        call_of("both").id,
+    }
 
 
 def test_a_run_can_be_begun_with_the_cells_of_another(journal: Journal) -> None:
@@ -526,6 +601,20 @@ def test_a_call_without_answer_is_sent_again_and_its_attempts_add_up_f09(
     assert journal.find_call(call.id) == answered(call, attempts=5)
 
 
+def test_what_came_of_a_call_counts_once_however_often_it_is_told_f55(journal: Journal) -> None:
+    call = call_of("one")
+    failed = call.model_copy(update={"state": CallState.FAILED, "attempts": 2, "answered_at": NOW})
+    journal.apply(Batch(intents=[call]))
+    for _ in range(2):
+        journal.apply(Batch(calls=[failed]))
+    found = journal.find_call(call.id)
+    assert found is not None and found.attempts == 2
+    journal.apply(Batch(intents=[call]))
+    journal.apply(Batch(calls=[failed]))  # sent anew: the same end is another one
+    found = journal.find_call(call.id)
+    assert found is not None and found.attempts == 4
+
+
 def test_the_first_answer_stays_f36(journal: Journal) -> None:
     call = call_of("one")
     journal.apply(Batch(calls=[answered(call, "first")]))
@@ -601,6 +690,18 @@ def test_a_failed_delivery_keeps_what_was_delivered_before(journal: Journal) -> 
     assert last.updated_at >= first.updated_at
 
 
+def test_one_delivers_at_a_time_beside_whoever_runs(journal: Journal, place: Place) -> None:
+    with journal.hold("r1"), place.another() as other:
+        with (
+            journal.delivering(),
+            pytest.raises(StoreHeldError, match=f"pid {os.getpid()}"),
+            other.delivering(),
+        ):
+            raise AssertionError("two deliver at once")
+        with other.delivering():  # the first has let it go
+            other.save_run(run_of())
+
+
 def test_a_late_word_of_an_older_delivery_does_not_set_it_back(journal: Journal) -> None:
     journal.begin_run(run_of(), [])
     for revision in (3, 2):
@@ -611,209 +712,13 @@ def test_a_late_word_of_an_older_delivery_does_not_set_it_back(journal: Journal)
     assert delivery.error is None
 
 
-# --- opening ----------------------------------------------------------------------------------------------
-
-
-def test_a_relative_store_starts_at_the_project_and_its_folder_is_made(tmp_path: Path) -> None:
-    opened(tmp_path).close()
-    assert store_of(tmp_path).is_file()
-
-
-def test_a_store_that_must_exist_is_not_made(tmp_path: Path) -> None:
+def test_a_store_that_must_exist_is_not_made(place: Place) -> None:
     with pytest.raises(StoreError, match="no store here yet"):
-        open_journal(URL, root=tmp_path, create=False)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("not a url", "no database URL"),
-        ("postgresql://host/db", "not supported yet"),
-        ("sqlite://", "must outlive"),
-        ("sqlite:///:memory:", "must outlive"),
-    ],
-)
-def test_a_url_that_names_no_file_is_refused(tmp_path: Path, url: str, message: str) -> None:
-    with pytest.raises(StoreError, match=message):
-        open_journal(url, root=tmp_path)
-
-
-def garbage(path: Path) -> None:
-    path.write_bytes(b"not a database at all" * 1_000)
-
-
-def only_a_header(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:60])
-
-
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:20_000])
-
-
-def broken_inside(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[:100] + b"\xff" * 3_996 + content[4_096:])
-
-
-def newer(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-
-
-def foreign(path: Path) -> None:
-    path.unlink()
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TABLE runs (id TEXT)")
-
-
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (garbage, "not a store"),
-        (only_a_header, "not a store"),
-        (cut_short, "cut short"),
-        (broken_inside, "damaged"),
-        (newer, "newer than"),
-        (foreign, "not a store"),
-    ],
-)
-def test_what_is_no_good_store_is_refused_and_left_as_it_is_f53(
-    tmp_path: Path, harm: Callable[[Path], None], message: str
-) -> None:
-    with closing(opened(tmp_path)) as journal:
-        journal.save_run(run_of())
-    harm(store_of(tmp_path))
-    before = store_of(tmp_path).read_bytes()
-    with pytest.raises(StoreError, match=message):
-        opened(tmp_path)
-    assert store_of(tmp_path).read_bytes() == before
-
-
-def test_damage_found_later_is_a_store_error_f53(tmp_path: Path) -> None:
-    cells = cells_of(2_000)
-    with closing(opened(tmp_path)) as journal:
-        journal.begin_run(run_of(), cells)
-    path = store_of(tmp_path)
-    content = path.read_bytes()
-    path.write_bytes(content[: 40 * 4_096] + b"\xff" * (len(content) - 40 * 4_096))
-    with closing(opened(tmp_path)) as journal, pytest.raises(StoreError, match="damaged"):
-        list(journal.pending("r1", ()))
-
-
-def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
-    store_of(tmp_path).parent.mkdir()
-    store_of(tmp_path).touch()
-    with closing(opened(tmp_path)) as journal:
-        assert journal.runs() == []
-
-
-def test_a_store_below_a_file_is_refused_with_what_to_do_f47(tmp_path: Path) -> None:
-    (tmp_path / ".llmops").write_text("a file where a folder belongs")
-    with pytest.raises(StoreError, match="name another store"):
-        opened(tmp_path)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-@pytest.mark.parametrize("place", ["folder", "file"])
-def test_a_read_only_place_is_refused_with_what_to_do_f47(tmp_path: Path, place: str) -> None:
-    opened(tmp_path).close()
-    path = store_of(tmp_path).parent if place == "folder" else store_of(tmp_path)
-    path.chmod(0o500 if place == "folder" else 0o400)
-    try:
-        with pytest.raises(StoreError, match="writable"):
-            opened(tmp_path)
-    finally:
-        path.chmod(0o700)
-
-
-def test_neither_a_new_store_nor_one_up_to_date_needs_alembic(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from llmops.stores.journal import open_journal;"
-        f"open_journal({URL!r}, root=Path({str(tmp_path)!r})).close(); print('alembic' in sys.modules)"
-    )
-    command = [sys.executable, "-c", program]
-    said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
-    assert said == ["False\n", "False\n"]
-
-
-# --- other processes --------------------------------------------------------------------------------------
-
-
-def test_a_second_runner_is_told_who_holds_the_store_f49(journal: Journal, child: StartChild) -> None:
-    with child("hold") as process:
-        assert lines(process).readline() == "held\n"
-        message = f"host {socket.gethostname()}, pid {process.pid}"
-        with pytest.raises(StoreHeldError, match=message), journal.hold():
-            raise AssertionError("two runners hold the store")
-        process.kill()
-        process.wait()
-        with journal.hold():  # the lock went with the process
-            pass
-
-
-def test_a_store_can_be_held_again_after_it_was_let_go(journal: Journal) -> None:
-    n_held = 0
-    for _ in range(2):
-        with journal.hold():
-            n_held += 1
-    assert n_held == 2
-
-
-def test_a_new_store_is_not_made_while_another_process_makes_it(tmp_path: Path) -> None:
-    store_of(tmp_path).parent.mkdir()
-    with store_of(tmp_path).with_name("store.db.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(StoreHeldError, match="another runner"):
-            opened(tmp_path)
-
-
-def test_a_write_waits_while_another_process_keeps_the_store_locked_f51(
-    journal: Journal, child: StartChild
-) -> None:
-    with child("lock") as process:
-        assert lines(process).readline() == "locked\n"
-        assert process.stdin is not None
-        waiting = threading.Thread(target=journal.save_run, args=(run_of(),))
-        waiting.start()
-        waiting.join(0.3)
-        assert waiting.is_alive()
-        assert journal.runs() == []  # readers do not wait
-        process.stdin.write("\n")
-        process.stdin.flush()
-        waiting.join()
-    assert journal.find_run("r1") == run_of()
-
-
-def test_a_store_locked_for_too_long_counts_as_held_f51(journal: Journal, tmp_path: Path) -> None:
-    path = store_of(tmp_path)
-    with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(path, timeout=0)) as other:
-        one.execute("BEGIN IMMEDIATE")
-        with pytest.raises(sqlite3.OperationalError) as caught:
-            other.execute("BEGIN IMMEDIATE")
-    assert isinstance(store_error(path, caught.value), StoreHeldError)
-
-
-def test_every_connection_writes_ahead_and_checks_references(journal: Journal, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="FOREIGN KEY"):
-        journal.mark_delivered("no such run", "mlflow", 1, {})
-    with closing(sqlite3.connect(store_of(tmp_path))) as connection:
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-
-
-def test_the_same_statements_are_written_for_postgresql() -> None:
-    dialect: Any = postgresql.psycopg.dialect
-    inserts = Inserts(dialect())
-    taken: list[tuple[str, tuple[Any, ...]]] = []
-
-    class Connection:
-        def exec_driver_sql(self, text: str, values: tuple[Any, ...]) -> None:
-            taken.append((text, values))
-
-    connection: Any = Connection()
-    inserts.scores.run(connection, [tuple(range(10))] * 3)
-    assert [text.count("%s") for text, _ in taken] == [len(row) for _, row in taken] == [20, 10]
-    assert all("ON CONFLICT (cell_id, evaluator_identity, case_key) DO UPDATE" in text for text, _ in taken)
+        open_journal(place.url, root=place.root, create=False)
+    assert not has_store(place.url, root=place.root)
+    place.open().close()
+    assert has_store(place.url, root=place.root)
+    open_journal(place.url, root=place.root, create=False).close()
 
 
 def test_selections_are_collections_of_any_kind(journal: Journal) -> None:

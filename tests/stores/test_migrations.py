@@ -1,97 +1,194 @@
-"""The migrations make what the tables say, and no version goes unnoticed."""
+"""The migrations make what the tables say, keep what old stores hold, and no version goes unnoticed."""
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateTable
+from sqlalchemy import Connection, inspect
 
-from llmops.stores import migrations
-from llmops.stores.journal import open_journal
-from llmops.stores.sqlite import found_revision, open_engine
-from llmops.stores.tables import METADATA, REVISIONS
-from tests.stores.samples import opened, run_of, store_of
+from llmops.errors import StoreError
+from llmops.records import CallState
+from llmops.stores import migrations, open_database
+from llmops.stores.base import Area
+from llmops.stores.rows import call_row, score_row, to_json
+from llmops.stores.tables import CALLS, METADATA, REVISIONS, RUNS, SCORES
+from tests.stores.conftest import Place, place_of
+from tests.stores.samples import NOW, answered, call_of, cells_of, run_of, score_of
+from tests.stores.test_journal import comparison_of
+
+SCRIPTS = Path(migrations.__file__).parent
 
 
-@pytest.mark.parametrize("made", ["created", "migrated"])
-def test_a_store_is_what_the_tables_say_however_it_was_made(tmp_path: Path, made: str) -> None:
-    if made == "created":
-        opened(tmp_path).close()
+@contextmanager
+def writing(place: Place) -> Iterator[Connection]:
+    """Give a connection within a transaction, to a store that need not be there yet."""
+    database = open_database(place.url, root=place.root)
+    database.prepare()
+    try:
+        with database.engine.begin() as connection:
+            yield connection
+    finally:
+        database.close()
+
+
+def found_revision(place: Place) -> str | None:
+    database = open_database(place.url, root=place.root)
+    try:
+        return database.found_revision()
+    finally:
+        database.close()
+
+
+def migrate_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def make(place: Place, how: str) -> None:
+    if how == "created":
+        place.open().close()
     else:
-        store_of(tmp_path).parent.mkdir()
-    engine = open_engine(store_of(tmp_path))
-    with engine.connect() as connection, connection.begin():
-        if made == "migrated":
+        with writing(place) as connection:
             migrations.upgrade(connection)
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+
+
+@pytest.mark.parametrize("how", ["created", "migrated"])
+def test_a_store_is_what_the_tables_say_however_it_was_made(place: Place, how: str) -> None:
+    make(place, how)
+    with writing(place) as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
         assert compare_metadata(context, METADATA) == []
         assert context.get_current_revision() == REVISIONS[-1]
-    engine.dispose()
 
 
-def test_a_created_store_is_made_of_the_same_statements_as_a_migrated_one(tmp_path: Path) -> None:
-    created = open_journal("sqlite:///created.db", root=tmp_path)
-    created.close()
-    engine = open_engine(tmp_path / "migrated.db")
-    with engine.connect() as connection, connection.begin():
-        migrations.upgrade(connection)
-    engine.dispose()
-    assert columns_of(tmp_path / "created.db") == columns_of(tmp_path / "migrated.db")
+def test_a_created_store_has_the_same_columns_keys_and_indexes_as_a_migrated_one(
+    place: Place, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
+    other = place_of(place.kind, tmp_path_factory.mktemp("migrated"), request)
+    make(place, "created")
+    make(other, "migrated")
+    assert shape_of(place) == shape_of(other)
 
 
-def columns_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Return what SQLite says of each table's columns and indexes."""
-    with closing(sqlite3.connect(path)) as bare:
-        tables = [row[0] for row in bare.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+def shape_of(place: Place) -> dict[str, Any]:
+    """Return what the database says of each table, in the order of its columns."""
+    with writing(place) as connection:
+        found = inspect(connection)
         return {
-            table: bare.execute(f"PRAGMA table_info({table})").fetchall()
-            + sorted(row[1:4] for row in bare.execute(f"PRAGMA index_list({table})"))
-            for table in sorted(tables)
+            table: (
+                [{**column, "type": repr(column["type"])} for column in found.get_columns(table)],
+                found.get_pk_constraint(table)["constrained_columns"],
+                sorted(map(str, found.get_indexes(table))),
+                sorted(map(str, found.get_foreign_keys(table))),
+                sorted(map(str, found.get_unique_constraints(table))),
+            )
+            for table in sorted(METADATA.tables)
         }
 
 
 def test_the_known_revisions_are_those_of_the_scripts_oldest_first() -> None:
-    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    scripts = ScriptDirectory(str(SCRIPTS))
     assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == REVISIONS
 
 
-def test_a_new_store_stands_at_the_newest_revision(tmp_path: Path) -> None:
-    opened(tmp_path).close()
-    assert found_revision(store_of(tmp_path)) == REVISIONS[-1]
+def test_a_new_store_stands_at_the_newest_revision(place: Place) -> None:
+    place.open().close()
+    assert found_revision(place) == REVISIONS[-1]
 
 
-def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
-    with closing(opened(tmp_path)) as journal:
+def test_migrating_again_changes_nothing(place: Place) -> None:
+    with place.another() as journal:
         journal.save_run(run_of())
         journal.migrate()
         assert journal.find_run("r1") == run_of()
 
 
-def test_a_migration_that_breaks_off_leaves_no_half_of_a_store(tmp_path: Path) -> None:
-    path = store_of(tmp_path)
-    path.parent.mkdir()
-    engine = open_engine(path)
-    with engine.connect() as connection, connection.begin() as transaction:
+def test_an_old_store_is_migrated_with_all_it_holds(place: Place) -> None:
+    ((cell, case),) = cells_of(1, variants="a")
+    run = run_of(comparisons=(comparison_of(), comparison_of()), n_cells=1)
+    call = answered(call_of("one"))
+    with writing(place) as connection:
+        migrate_to(connection, "0001")
+        values = {"sequence": 1, "experiment": "triage", "identity": run.identity, "fresh": 0, "revision": 1}
+        values |= {"id": "r1", "status": "running", "created_at": NOW.isoformat(), "record": to_json(run)}
+        insert(connection, "runs", values)
+        insert(connection, "calls", dict(zip(CALLS.c.keys(), call_row(call), strict=False)))
+        score = score_row(cell.cell_id, cell.case_key, score_of())[:10]
+        insert(connection, "scores", dict(zip(SCORES.c.keys(), score, strict=False)))
+    assert found_revision(place) == "0001"
+    with place.another() as journal:
+        assert journal.find_run("r1") == run
+        assert journal.runs(with_comparisons=False) == [run.model_copy(update={"comparisons": ()})]
+        assert journal.find_call(call.id) == call
+        assert journal.calls_since(NOW, owner="r1") == []
+        journal.begin_run(run_of("r2", n_cells=1), [(cell, case)])
+        (row,) = journal.rows("r2")
+        assert row.scores == (score_of(),)
+    (texts,) = place.execute("SELECT record, comparisons FROM runs WHERE id = 'r1'")
+    assert "comparisons" not in json.loads(texts[0])
+    assert len(json.loads(texts[1])) == 2
+    assert found_revision(place) == REVISIONS[-1]
+
+
+def insert(connection: Connection, table: str, values: dict[str, Any]) -> None:
+    connection.execute(METADATA.tables[table].insert().values(values))
+
+
+def test_calls_as_they_were_stored_before_there_were_tools_still_read(place: Place) -> None:
+    call = answered(call_of("one"))
+    with place.another() as journal:
+        row = dict(zip(CALLS.c.keys(), call_row(call), strict=False))
+        row["request"] = '{"messages":[{"role":"user","content":"one"}],"parameters":{"temperature":0}}'
+        row["reply"] = '{"text":"billing","model":"m-1"}'
+        with writing(place) as connection:
+            insert(connection, "calls", row)
+        found = journal.find_call(call.id)
+        assert found == call and found.state is CallState.ANSWERED
+
+
+def test_a_migration_that_breaks_off_leaves_no_half_of_a_store(place: Place) -> None:
+    with pytest.raises(KeyboardInterrupt), writing(place) as connection:
         migrations.upgrade(connection)
-        transaction.rollback()
-    engine.dispose()
-    assert found_revision(path) is None
-    with closing(sqlite3.connect(path)) as bare:
-        assert bare.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-    with closing(opened(tmp_path)) as journal:
+        raise KeyboardInterrupt
+    assert found_revision(place) is None
+    with place.another() as journal:
         assert journal.runs() == []
 
 
-def test_the_tables_can_be_made_in_postgresql() -> None:
-    dialect: Any = postgresql.psycopg.dialect
-    made = [str(CreateTable(table).compile(dialect=dialect())) for table in METADATA.sorted_tables]
-    assert len(made) == len(METADATA.tables) == 8
-    assert not any("ROWID" in text for text in made)
+def test_a_newer_store_is_refused_and_left_as_it_is(place: Place) -> None:
+    with place.another() as journal:
+        journal.save_run(run_of())
+    place.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(
+        StoreError, match=r"'9999' is newer than '0002'.*; update llmops, nothing was changed"
+    ):
+        place.open()
+    assert place.execute("SELECT count(*) FROM runs")[0][0] == 1
+
+
+def test_what_is_written_at_once_when_a_store_is_made_is_all_or_nothing(place: Place) -> None:
+    database = open_database(place.url, root=place.root)
+    database.prepare()
+
+    def half(connection: Connection) -> None:
+        RUNS.create(connection)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        database.write(half, Area.RUNS)
+    assert database.found_revision() is None
+    database.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
-import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,29 +16,25 @@ from sqlalchemy import Engine, event
 from llmops.errors import StoreError
 from llmops.records import CallState, Status
 from llmops.stores.journal import Batch, Journal
-from llmops.stores.sqlite import RESERVE_BYTES
 from llmops.stores.writer import MAX_WAITING, Writer
-from tests.stores.conftest import Child, lines
+from tests.stores.conftest import Child, Place, lines
 from tests.stores.samples import (
     EXACT,
     answered,
     call_of,
     cells_of,
     evaluator,
-    opened,
     output_of,
     run_of,
     score_of,
     span_of,
-    store_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
-    StartChild = Callable[[str], AbstractContextManager[Child]]
+    StartChild = Callable[..., AbstractContextManager[Child]]
 
 
 def awaited(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -53,14 +48,13 @@ def awaited(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 @contextmanager
-def broken(tmp_path: Path, table: str) -> Iterator[None]:
+def broken(place: Place, table: str) -> Iterator[None]:
     """Take a table away, so that whatever needs it fails, and give it back."""
-    with closing(sqlite3.connect(store_of(tmp_path), isolation_level=None)) as connection:
-        connection.execute(f"ALTER TABLE {table} RENAME TO away")
-        try:
-            yield
-        finally:
-            connection.execute(f"ALTER TABLE away RENAME TO {table}")
+    place.execute(f"ALTER TABLE {table} RENAME TO away")
+    try:
+        yield
+    finally:
+        place.execute(f"ALTER TABLE away RENAME TO {table}")
 
 
 @contextmanager
@@ -81,9 +75,9 @@ def counted_commits() -> Iterator[list[object]]:
 
 
 @awaited
-async def test_an_intent_is_committed_before_its_call_may_go_out(journal: Journal, tmp_path: Path) -> None:
+async def test_an_intent_is_committed_before_its_call_may_go_out(journal: Journal, place: Place) -> None:
     call = call_of("one")
-    with closing(opened(tmp_path)) as other:
+    with place.another() as other:
         async with Writer(journal) as writer:
             assert await writer.intend(call) is None
             assert other.find_call(call.id) == call
@@ -110,10 +104,10 @@ async def test_a_call_is_stored_with_its_request_and_all_its_attempts(journal: J
 
 @awaited
 async def test_what_is_handed_over_is_committed_without_anyone_waiting(
-    journal: Journal, tmp_path: Path
+    journal: Journal, place: Place
 ) -> None:
     call = answered(call_of("one"))
-    with closing(opened(tmp_path)) as other:
+    with place.another() as other:
         async with Writer(journal) as writer:
             writer.record_call(call)
             for _ in range(1_000):
@@ -211,10 +205,10 @@ async def test_what_cannot_be_stored_is_refused_at_once_and_harms_nothing_else(j
 
 @awaited
 async def test_after_a_failed_commit_every_waiting_and_later_intent_is_refused(
-    journal: Journal, tmp_path: Path
+    journal: Journal, place: Place
 ) -> None:
     async with Writer(journal) as writer:
-        with broken(tmp_path, "calls"):
+        with broken(place, "calls"):
             waiting = (writer.intend(call_of(f"call {number}")) for number in range(20))
             told = await asyncio.gather(*waiting, writer.flush(), return_exceptions=True)
         assert {type(error) for error in told} == {StoreError}
@@ -229,7 +223,7 @@ async def test_after_a_failed_commit_every_waiting_and_later_intent_is_refused(
 
 @awaited
 async def test_answers_in_flight_at_a_failure_are_kept_and_stored_when_that_is_possible(
-    journal: Journal, tmp_path: Path
+    journal: Journal, place: Place
 ) -> None:
     ((cell, case),) = cells_of(1, variants="a")
     journal.begin_run(run_of(), [(cell, case)])
@@ -237,7 +231,7 @@ async def test_answers_in_flight_at_a_failure_are_kept_and_stored_when_that_is_p
     async with Writer(journal) as writer:
         for call in (early, late):
             await writer.intend(call)
-        with broken(tmp_path, "calls"):
+        with broken(place, "calls"):
             writer.record_call(answered(early))
             with pytest.raises(StoreError):
                 await writer.flush()
@@ -249,11 +243,11 @@ async def test_answers_in_flight_at_a_failure_are_kept_and_stored_when_that_is_p
 
 @awaited
 async def test_replies_are_saved_when_only_what_follows_from_them_cannot_be(
-    journal: Journal, tmp_path: Path
+    journal: Journal, place: Place
 ) -> None:
     ((cell, _),) = cells_of(1, variants="a")
     call = answered(call_of("one"))
-    with broken(tmp_path, "outputs"):
+    with broken(place, "outputs"):
         with pytest.raises(StoreError, match="outputs"):
             async with Writer(journal) as writer:
                 writer.record_call(call)
@@ -262,10 +256,10 @@ async def test_replies_are_saved_when_only_what_follows_from_them_cannot_be(
 
 
 @awaited
-async def test_no_output_is_stored_when_its_reply_cannot_be(journal: Journal, tmp_path: Path) -> None:
+async def test_no_output_is_stored_when_its_reply_cannot_be(journal: Journal, place: Place) -> None:
     ((cell, case),) = cells_of(1, variants="a")
     journal.begin_run(run_of(), [(cell, case)])
-    with broken(tmp_path, "calls"), pytest.raises(StoreError):
+    with broken(place, "calls"), pytest.raises(StoreError):
         async with Writer(journal) as writer:
             writer.record_call(answered(call_of("one")))
             await writer.record_output(cell, output_of(cell))
@@ -274,11 +268,11 @@ async def test_no_output_is_stored_when_its_reply_cannot_be(journal: Journal, tm
 
 @awaited
 async def test_what_is_kept_for_a_broken_store_is_bounded_but_for_replies(
-    journal: Journal, tmp_path: Path
+    journal: Journal, place: Place
 ) -> None:
     cells = cells_of(MAX_WAITING)
     journal.begin_run(run_of(), cells)
-    with broken(tmp_path, "outputs"), pytest.raises(StoreError):
+    with broken(place, "outputs"), pytest.raises(StoreError):
         async with Writer(journal) as writer:
             n_taken = 0
             with pytest.raises(StoreError):
@@ -290,54 +284,12 @@ async def test_what_is_kept_for_a_broken_store_is_bounded_but_for_replies(
     assert journal.find_call(call_of("one").id) is not None
 
 
-def test_a_full_disk_stops_new_calls_and_loses_no_answer_f45(
-    journal: Journal, tmp_path: Path, child: StartChild
-) -> None:
-    with child("full") as process:
-        said = [line.strip() for line in lines(process)]
-    assert said[0] == "held"
-    assert said[1].startswith("refused ")
-    assert str(store_of(tmp_path)) in said[1]
-    assert said[2:] == ["ended well"]
-    cells = [cell for cell, _ in cells_of(20)]
-    assert [journal.find_call(call_of(cell.cell_id).id) for cell in cells] == [
-        answered(call_of(cell.cell_id)) for cell in cells
-    ]
-    assert journal.n_pending("r1", ()) == 0
-
-
-def test_a_disk_that_stays_full_is_told_and_the_store_stays_whole_f45(
-    journal: Journal, child: StartChild
-) -> None:
-    with child("full-for-good") as process:
-        said = [line.split()[0] for line in lines(process)]
-    assert said == ["held", "refused", "lost"]
-    cell = cells_of(20)[0][0]
-    assert journal.find_call(call_of(cell.cell_id).id) == call_of(cell.cell_id)
-    assert journal.n_pending("r1", ()) == 40
-
-
-@awaited
-async def test_space_is_kept_back_while_the_store_is_held_and_given_up_when_it_fails_f45(
-    journal: Journal, tmp_path: Path
-) -> None:
-    reserve = store_of(tmp_path).with_name("store.db.reserve")
-    with journal.hold():
-        assert reserve.stat().st_size == RESERVE_BYTES
-        async with Writer(journal) as writer:
-            with broken(tmp_path, "calls"), pytest.raises(StoreError):
-                await writer.intend(call_of("one"))
-        assert not reserve.exists()
-    with journal.hold():
-        assert reserve.exists()
-
-
 # --- when the process dies --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_lines", [3, 30, 150])
 def test_kill_9_loses_nothing_that_was_acknowledged_f37(
-    tmp_path: Path, child: StartChild, n_lines: int
+    place: Place, child: StartChild, n_lines: int
 ) -> None:
     with child("write") as process:
         said = [line.split() for line in islice(lines(process), n_lines)]
@@ -346,7 +298,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged_f37(
     intents = [words[1] for words in said if words[0] == "intent"]
     n_flushed = max([int(words[1]) + 1 for words in said if words[0] == "flushed"], default=0)
     assert intents
-    with closing(opened(tmp_path)) as journal:
+    with place.another() as journal:
         assert all(journal.find_call(call_id) for call_id in intents)
         rows = list(journal.rows("r1"))
         done = [row for row in rows if row.output is not None]
@@ -356,7 +308,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged_f37(
             call = journal.find_call(row.output.spans[0].call_id or "")
             assert call is not None
             assert call.state is CallState.ANSWERED
-        with journal.hold():
+        with journal.hold("r1"):
             assert journal.n_pending("r1", ()) == len(rows) - len(done)
             pending = [cell for cell, _, _ in journal.pending("r1", ())]
             journal.apply(Batch(outputs=[output_of(cell) for cell in pending]))

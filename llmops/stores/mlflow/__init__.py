@@ -1,6 +1,6 @@
 """Runs as MLflow has them: the one folder that imports mlflow, and it does so only once something is asked of it.
 
-`delivery` writes a run with `prompts` and `cases`.
+`delivery` writes a run, with `prompts` and `cases`; `history` reads what became of a name.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 from llmops.stores.mlflow.connection import Connection, connect
 from llmops.stores.mlflow.delivery import MlflowIds, deliver_run
+from llmops.stores.mlflow.history import read_entries
 
 if TYPE_CHECKING:
+    from llmops.definitions.reference import Kind
+    from llmops.stores.entries import Entry
     from llmops.stores.shipment import Shipment
 
 __all__ = ["MlflowIds", "MlflowStore", "open_mlflow"]
@@ -54,3 +57,13 @@ class MlflowStore:
             ids = deliver_run(self.connection, shipment, progress)
             self.connection.settle()
             return ids
+
+    def entries(self, kind: Kind, name: str, progress: Callable[[str], None]) -> list[Entry]:
+        """Return what was delivered here of an experiment, or of a prompt or chain in any experiment.
+
+        progress: called with what is being done, at least after each answer of a server.
+
+        Raises StoreError when MLflow fails.
+        """
+        with self.connection.translated():
+            return list(read_entries(self.connection, kind, name, progress))

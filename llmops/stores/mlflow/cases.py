@@ -28,7 +28,8 @@ TOLD_EVERY = 10
 WRITERS = 4  # more at a time and MLflow's server drops writes: its pool of connections locks itself up
 SAMPLE = 3  # traces of a variant whose steps are read back; scores are read back from all
 
-_KINDS = {"case": "CHAIN", "prompt": "CHAT_MODEL", "chain": "CHAIN", "python": "TOOL"}
+_KINDS = {"case": "CHAIN", "prompt": "CHAT_MODEL", "chain": "CHAIN", "python": "TOOL", "recorded": "UNKNOWN"}
+_OURS = "llmops.score"  # what tells our judges' scores from what others say of a trace
 _SPANS_WRITTEN = "mlflow.trace.spansLocation"
 
 
@@ -120,7 +121,8 @@ class CaseWriter:
         from mlflow.entities import AssessmentError, AssessmentSource, Expectation, Feedback
 
         source = AssessmentSource(
-            "CODE", mark.source or tracking.shorten(self.shipment.dataset, 250, whole=RUN_FILE)
+            "LLM_JUDGE" if mark.by_judge else "CODE",
+            mark.source or tracking.shorten(self.shipment.dataset, 250, whole=RUN_FILE),
         )
         at = trace.steps[0].end_ns // 1_000_000
         common: dict[str, Any] = {"name": mark.name, "trace_id": _trace_id(trace), "source": source}
@@ -128,7 +130,7 @@ class CaseWriter:
         if mark.source is None:
             found = Expectation(value=mark.value, **common)
         else:
-            common["metadata"] = {"mlflow.assessment.sourceRunId": run_id}
+            common["metadata"] = {"mlflow.assessment.sourceRunId": run_id, _OURS: "true"}
             error = AssessmentError("SCORER_ERROR", mark.error) if mark.error is not None else None
             found = Feedback(value=mark.value, rationale=mark.reason, error=error, **common)
         # Our own id: a request that is sent again after its reply was lost then adds nothing.
@@ -194,7 +196,9 @@ def _remembered(store: Client, experiment_id: str) -> Iterator[None]:
 
 
 def _is_annotated(info: Any) -> bool:
-    return any(mark.source.source_type != "CODE" for mark in info.assessments)
+    return any(
+        mark.source.source_type != "CODE" and _OURS not in (mark.metadata or {}) for mark in info.assessments
+    )
 
 
 def _said(mark: Any) -> tuple[str, Any, str | None]:

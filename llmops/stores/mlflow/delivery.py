@@ -12,6 +12,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,7 @@ class _Writing:
         return {run.data.tags.get("llmops.variant"): run.info.run_id for run in found}
 
     def _begin(self, name: str, tags: Mapping[str, str], place: int = 0) -> str:
-        tags = {"llmops.run_id": self.run.id, **tags}
+        tags = {"llmops.run_id": self.run.id, **_who(), **tags}
         start = _ms(self.run.created_at) + place
         run = self.client.create_run(self.experiment_id, start_time=start, tags=tags, run_name=name)
         return str(run.info.run_id)
@@ -203,7 +204,7 @@ class _Writing:
             if changed:
                 self.client.set_logged_model_tags(model.model_id, changed)
         else:
-            kind, _, name = variant.definition.partition("s/")
+            name = variant.definition.rpartition("/")[2]
             params = tracking.parameter_values(self.shipment.variant_parameters(variant), whole=RUN_FILE)
             params |= {"identity": variant.identity, "definition_identity": variant.definition_identity}
             model = self.client.create_logged_model(
@@ -212,7 +213,7 @@ class _Writing:
                 source_run_id=run_id,
                 tags=tags,
                 params=params,
-                model_type=kind,
+                model_type=variant.kind,
             )
         if str(model.status) != "READY":
             self.client.finalize_logged_model(model.model_id, "READY")
@@ -300,6 +301,15 @@ def _experiment(connection: Connection, run: Run) -> str:
             connection.client.set_experiment_tag(experiment_id, key, value)
     mlflow.set_experiment(experiment_id=experiment_id)
     return experiment_id
+
+
+def _who() -> dict[str, str]:
+    """Return the tag by which MLflow knows who wrote a run; none where this process has no name."""
+    from mlflow.tracking.context.default_context import DefaultRunContext
+
+    with suppress(KeyError, OSError):
+        return {"mlflow.user": DefaultRunContext().tags()["mlflow.user"]}
+    return {}
 
 
 def _label(name: str) -> str:
