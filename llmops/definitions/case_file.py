@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import marshal
-import os
-import tempfile
-import weakref
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any, overload
+from typing import Any, overload
 
 from pydantic import Field
 
 from llmops.definitions.base import Definition, canonical, identity_of
-from llmops.errors import StoreError
+from llmops.definitions.spool import Spool
 
 _MOST_KEPT = 1_000
 _MOST_KEPT_CHARACTERS = 1 << 20
@@ -58,11 +55,11 @@ def key_of(content: str) -> str:
 class CaseFile(Sequence[Case]):
     """Cases on disk, read back one at a time: 8 bytes of memory each, and 4 more in a part of them.
 
-    The file has no name and is gone with the last object that reads it. May be read from several threads.
+    The file is gone with the last object that reads it. May be read from several threads.
     """
 
-    def __init__(self, disk: _Disk, starts: Sequence[int], places: Sequence[int]) -> None:
-        self._disk = disk
+    def __init__(self, spool: Spool, starts: Sequence[int], places: Sequence[int]) -> None:
+        self._spool = spool
         self._starts = starts
         self._places = places
 
@@ -75,14 +72,14 @@ class CaseFile(Sequence[Case]):
     def __getitem__(self, index: slice) -> CaseFile: ...
     def __getitem__(self, index: int | slice) -> Case | CaseFile:
         if isinstance(index, slice):
-            return CaseFile(self._disk, self._starts, self._places[index])
+            return CaseFile(self._spool, self._starts, self._places[index])
         place = self._places[index]
         start = self._starts[place]
-        return self._disk.read(start, self._starts[place + 1] - start)
+        return _unpacked(self._spool.read(start, self._starts[place + 1] - start))
 
     def at(self, places: Sequence[int]) -> CaseFile:
         """Return the cases that stand at some places of all that are in the file."""
-        return CaseFile(self._disk, self._starts, places)
+        return CaseFile(self._spool, self._starts, places)
 
 
 def cases_at(cases: Sequence[Case], places: Sequence[int]) -> Sequence[Case]:
@@ -96,7 +93,7 @@ class CaseWriter:
     def __init__(self) -> None:
         self._kept: list[Case] = []
         self._n_characters = 0
-        self._disk: _Disk | None = None
+        self._spool: Spool | None = None
         self._starts = array("Q", [0])
 
     def add(self, case: Case, n_characters: int) -> None:
@@ -104,81 +101,44 @@ class CaseWriter:
 
         Raises StoreError when the disk cannot take it.
         """
-        if self._disk is not None:
-            self._write(self._disk, [case])
+        if self._spool is not None:
+            self._write(self._spool, [case])
             return
         self._kept.append(case)
         self._n_characters += n_characters
         if len(self._kept) > _MOST_KEPT or self._n_characters > _MOST_KEPT_CHARACTERS:
-            self._disk = _Disk()
-            self._write(self._disk, self._kept)
+            self._spool = Spool()
+            self._write(self._spool, self._kept)
             self._kept = []
 
     def finish(self) -> Sequence[Case]:
         """Return all cases, in the order in which they came."""
-        if self._disk is None:
+        if self._spool is None:
             return tuple(self._kept)
-        self._disk.flush()
-        return CaseFile(self._disk, self._starts, range(len(self._starts) - 1))
+        self._spool.flush()
+        return CaseFile(self._spool, self._starts, range(len(self._starts) - 1))
 
-    def _write(self, disk: _Disk, cases: Iterable[Case]) -> None:
+    def _write(self, spool: Spool, cases: Iterable[Case]) -> None:
         for case in cases:
-            self._starts.append(self._starts[-1] + disk.write(case))
+            data = _packed(case)
+            self._starts.append(spool.write(data) + len(data))
 
 
-class _Disk:
-    """The temporary file: written once from start to end, then read anywhere.
-
-    marshal, because this process alone reads it, and nothing else is as quick and as exact on plain values.
-    """
-
-    def __init__(self) -> None:
-        try:
-            self._file: IO[bytes] = tempfile.TemporaryFile(prefix="llmops-")  # noqa: SIM115 - closed below
-        except OSError as error:
-            raise _no_room(error) from error
-        weakref.finalize(self, self._file.close)
-
-    def write(self, case: Case) -> int:
-        """Write a case at the end and return how many bytes it takes."""
-        parts: Any = (
-            case.id,
-            case.inputs,
-            case.expected,
-            case.metadata,
-            case.split,
-            case.slice,
-            case.cluster,
-        )
-        try:
-            return self._file.write(marshal.dumps(parts))
-        except OSError as error:
-            raise _no_room(error) from error
-
-    def flush(self) -> None:
-        """Let what was written be read."""
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise _no_room(error) from error
-
-    def read(self, start: int, size: int) -> Case:
-        """Return the case whose bytes stand there."""
-        parts = marshal.loads(os.pread(self._file.fileno(), size, start))  # noqa: S302 - our own bytes
-        id_, inputs, expected, metadata, split, slice_, cluster = parts
-        return Case.model_construct(
-            id=id_,
-            inputs=inputs,
-            expected=expected,
-            metadata=metadata,
-            split=split,
-            slice=slice_,
-            cluster=cluster,
-        )
+def _packed(case: Case) -> bytes:
+    """Return a case as bytes, by marshal: this process alone reads them, and nothing else is as quick and as exact."""
+    parts: Any = (case.id, case.inputs, case.expected, case.metadata, case.split, case.slice, case.cluster)
+    return marshal.dumps(parts)
 
 
-def _no_room(error: OSError) -> StoreError:
-    folder = tempfile.gettempdir()
-    return StoreError(
-        f"the cases cannot be put aside in {folder}: {error.strerror}; point TMPDIR to a folder with room"
+def _unpacked(data: bytes) -> Case:
+    parts = marshal.loads(data)  # noqa: S302 - our own bytes
+    id_, inputs, expected, metadata, split, slice_, cluster = parts
+    return Case.model_construct(
+        id=id_,
+        inputs=inputs,
+        expected=expected,
+        metadata=metadata,
+        split=split,
+        slice=slice_,
+        cluster=cluster,
     )

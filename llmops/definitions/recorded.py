@@ -1,28 +1,27 @@
 """Outputs that another system gave, in a file of rows: read once, checked, and laid aside until a case asks for one.
 
-What a format looks like belongs to `flat_files`. Large files are kept on disk, with 32 bytes a row in memory.
+What a format looks like belongs to `flat_files`. They wait on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-import weakref
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from llmops.definitions.base import canonical, identity_of, without_none
 from llmops.definitions.documents import RowFindings, brief, kind_of
 from llmops.definitions.flat_files import SUFFIXES, read_rows
 from llmops.definitions.jsonl_reader import parse_value
+from llmops.definitions.spool import Spool
 from llmops.definitions.trees import check_relative
-from llmops.errors import DefinitionError, Finding, RowsError, StoreError, UsageError, nearest
+from llmops.errors import DefinitionError, Finding, RowsError, UsageError, nearest
 
 COLUMNS = (
     "id",
@@ -40,7 +39,6 @@ FOLDERS_OF_OTHERS = ("prompts", "chains")
 MAX_SHOWN = 3
 _MAX_NEAR = 1_000  # ids among which the nearest spelling is looked for: the search is slow
 _MOST = 10**12  # more seconds, tokens or dollars than anybody has seen, and less than any database holds
-_IN_MEMORY = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,26 +95,26 @@ def read_recorded(data: BinaryIO, path: str) -> RecordedFile:
     Raises DefinitionError with what is wrong, line by line, and StoreError when there is no room for a copy.
     """
     problems = RowFindings()
-    spool = _Spool()
+    index = _Index()
     reader = _RowReader(path, problems)
     try:
         for line, row in read_rows(data, path):
             found = reader.read(line, row)
             if found is not None:
-                spool.add(line, found)
+                index.add(line, found)
     except RowsError as error:
         problems.join(error)
-    spool.sort()
-    for earlier, line, found in spool.twins():
+    index.sort()
+    for earlier, line, found in index.twins():
         again = f" (repeat {found.repeat})" if found.repeat else ""
         message = f"id {brief(found.id)}{again} stands already on line {earlier}"
         problems.add(
             Finding(path, line, None, message, "one output a case; further ones have a `repeat` from 1")
         )
-    if not len(spool) and not len(problems):
+    if not len(index) and not len(problems):
         problems.add(Finding(path, 1, None, "the file has no outputs", "write one a row, with its case's id"))
     problems.raise_any()
-    return RecordedFile(path, spool)
+    return RecordedFile(path, index)
 
 
 class RecordedFile:
@@ -125,19 +123,19 @@ class RecordedFile:
     identity: hash of what the outputs are, whatever their order and whichever format they stand in.
     """
 
-    def __init__(self, path: str, spool: _Spool) -> None:
+    def __init__(self, path: str, index: _Index) -> None:
         self.path = path
-        self.identity = identity_of({"recorded": spool.digest})
-        self._spool = spool
+        self.identity = identity_of({"recorded": index.digest})
+        self._index = index
 
     def __len__(self) -> int:
-        return len(self._spool)
+        return len(self._index)
 
     def find(self, case_id: str, repeat: int) -> RecordedOutput | None:
         """Return the output of a case, None where the file has none."""
-        for place in self._spool.places(case_id):
-            if self._spool.repeats[place] == repeat:
-                found = self._spool.read(place)
+        for place in self._index.places(case_id):
+            if self._index.repeats[place] == repeat:
+                found = self._index.read(place)
                 if found.id == case_id:
                     return found
         return None
@@ -148,12 +146,12 @@ class RecordedFile:
         n_cells = n_without = n_beyond = 0
         without: list[str] = []
         for case_id, is_tried in cases:
-            places = self._spool.places(case_id)
+            places = self._index.places(case_id)
             for place in places:
                 is_known[place] = True
             if not is_tried:
                 continue
-            given = {self._spool.repeats[place] for place in places}
+            given = {self._index.repeats[place] for place in places}
             n_here = sum(repeat < repeats for repeat in given)
             n_cells += repeats
             n_without += repeats - n_here
@@ -171,9 +169,9 @@ class RecordedFile:
         )
 
     def _unknown(self, is_known: bytearray, without: list[str]) -> Iterator[tuple[str, str | None]]:
-        places = (place for place in self._spool.in_file_order() if not is_known[place])
+        places = (place for place in self._index.in_file_order() if not is_known[place])
         for place in islice(places, MAX_SHOWN):
-            found = self._spool.read(place).id
+            found = self._index.read(place).id
             yield found, nearest(found, without)
 
 
@@ -307,23 +305,21 @@ def _check_output(found: RecordedOutput) -> None:
 # --- where they wait --------------------------------------------------------------------------------------
 
 
-class _Spool:
-    """Outputs as lines of JSON in a file that nobody else sees, and where the line of each case begins.
+class _Index:
+    """Outputs as lines of JSON on disk, and where the line of each case begins: 44 bytes of memory each.
 
     After `sort`, places go by the hash of the id and the repeat; equal hashes of different ids stand side by side.
     digest: hash of all outputs, in an order that the file's does not change.
     """
 
     def __init__(self) -> None:
-        # Closed by the finalizer, when nobody can ask for an output any more.
-        self._file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, prefix="llmops-"))  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
+        self._spool = Spool()
         self._keys = array("Q")
         self._starts = array("Q")
+        self._sizes = array("L")
         self.repeats = array("Q")
         self._lines = array("Q")
         self._digests = bytearray()
-        self._end = 0
         self.digest = ""
 
     def __len__(self) -> int:
@@ -333,29 +329,22 @@ class _Spool:
         """Take in an output, from a line of its file."""
         fields = without_none({name: getattr(found, name) for name in COLUMNS})
         text = canonical(fields).encode("utf-8", "surrogatepass") + b"\n"
-        try:
-            self._file.write(text)
-        except OSError as error:
-            raise _no_room(error) from error
+        self._starts.append(self._spool.write(text))
+        self._sizes.append(len(text))
         self._keys.append(_hash(found.id))
-        self._starts.append(self._end)
         self.repeats.append(found.repeat)
         self._lines.append(line)
         self._digests += hashlib.sha256(text).digest()
-        self._end += len(text)
 
     def sort(self) -> None:
         """Put the index in the order in which it is searched; nothing is added after that."""
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise _no_room(error) from error
+        self._spool.flush()
         order = list(range(len(self)))
         order.sort(key=self.repeats.__getitem__)
         order.sort(key=self._keys.__getitem__)
-        for name in ("_keys", "_starts", "repeats", "_lines"):
+        for name in ("_keys", "_starts", "_sizes", "repeats", "_lines"):
             old: array[int] = getattr(self, name)
-            setattr(self, name, array("Q", (old[place] for place in order)))
+            setattr(self, name, array(old.typecode, (old[place] for place in order)))
         whole = hashlib.sha256()
         for place in order:
             whole.update(self._digests[32 * place : 32 * place + 32])
@@ -369,8 +358,8 @@ class _Spool:
 
     def read(self, place: int) -> RecordedOutput:
         """Return the output at a place."""
-        self._file.seek(self._starts[place])
-        return RecordedOutput(**json.loads(self._file.readline().decode("utf-8", "surrogatepass")))
+        text = self._spool.read(self._starts[place], self._sizes[place])
+        return RecordedOutput(**json.loads(text.decode("utf-8", "surrogatepass")))
 
     def in_file_order(self) -> list[int]:
         """Return the places in the order of the lines of the file."""
@@ -384,13 +373,6 @@ class _Spool:
                 one, other = self.read(before), self.read(place)
                 if one.id == other.id:
                     yield self._lines[before], self._lines[place], other
-
-
-def _no_room(error: OSError) -> StoreError:
-    folder = tempfile.gettempdir()
-    return StoreError(
-        f"recorded outputs cannot be put aside in {folder}: {error.strerror}; point TMPDIR to a folder with room"
-    )
 
 
 def _hash(case_id: str) -> int:

@@ -7,13 +7,12 @@ flat. CSV, Parquet and pandas make their tables of this; the lossless form of a 
 from __future__ import annotations
 
 import json
-import tempfile
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from llmops.definitions.base import canonical
+from llmops.definitions.spool import Spool
 from llmops.records import Row, Run, Score
 
 Kind = Literal["text", "whole", "number", "truth"]
@@ -37,7 +36,6 @@ _AFTER_INPUTS: Mapping[str, Kind] = {
 _ALWAYS_TEXT = {("expected",), ("output",)}
 _MOST_WHOLE = 2**63
 _MOST_EXACT = 2**53  # beyond, a whole number is no float any more
-_IN_MEMORY = 1 << 20
 
 Source = tuple[str, ...]
 """Where a column's values come from: `("inputs", NAME)`, `("score", EVALUATOR, PART)`, or a name of its own."""
@@ -76,8 +74,7 @@ class FlatRows:
         self._found: dict[Source, _Column] = {}
         self._evaluators: dict[str, int] = {}
         self._about = (None, None) if run is None else (run.id, run.experiment)
-        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, prefix="llmops-")  # noqa: SIM115
-        weakref.finalize(self, self._spool.close)
+        self._spool = Spool()
         for place, name in enumerate(_BEFORE_INPUTS):
             self._column((name,), (0, place), "whole" if name == "repeat" else "text")
         for place, (name, kind) in enumerate(_AFTER_INPUTS.items()):
@@ -100,8 +97,7 @@ class FlatRows:
 
     def __iter__(self) -> Iterator[list[Cell]]:
         shapes = [(str(column.number), column.kind) for column in self._columns]
-        self._spool.seek(0)
-        for line in self._spool:
+        for line in self._spool.lines():
             cells = json.loads(line)
             yield [_cell(cells.get(number), kind) for number, kind in shapes]
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
-import tempfile
 import tracemalloc
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.definitions.case_file import Case, CaseFile, CaseWriter, cases_at, key_of
-from llmops.errors import StoreError
 from tests.definitions.values import TEXT, json_values
 
 ON_DISK = 1 << 21
@@ -99,33 +95,6 @@ def test_memory_stays_flat_however_many_cases_there_are() -> None:  # F65
         assert tracemalloc.get_traced_memory()[0] < 600_000
     finally:
         tracemalloc.stop()
-
-
-def open_files() -> set[str]:
-    links = list(Path("/proc/self/fd").iterdir())
-    return {str(link.readlink()) for link in links if link.is_symlink()}
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc on this machine")
-def test_the_file_has_no_name_and_is_gone_with_the_cases(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    cases: Any = stored(numbered(3), n_characters=ON_DISK)
-    part = cases.at([1])
-    del cases
-    gc.collect()
-    assert list(tmp_path.iterdir()) == []
-    assert part[0].id == "c1"
-    del part
-    gc.collect()
-    assert not any(str(tmp_path) in path for path in open_files())
-
-
-def test_a_folder_that_takes_no_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(StoreError, match="point TMPDIR to a folder with room"):
-        stored(numbered(3), n_characters=ON_DISK)
 
 
 def test_the_key_of_a_case_is_that_of_its_content() -> None:
