@@ -546,7 +546,7 @@ def hostile_pages() -> list[str]:
     return [hostile_page(found[first : first + 20]) for first in range(0, len(found), 20)]
 
 
-def test_no_payload_changes_what_the_page_is_made_of() -> None:
+def test_no_payload_changes_what_the_page_is_made_of_s08() -> None:
     assert len(PAYLOADS) >= 200
     for outline in outlines():
         assert_inert(outline)
@@ -643,7 +643,7 @@ def test_the_payloads_do_run_where_nobody_escapes_them(tmp_path: Path) -> None:
 
 
 @in_browser
-def test_no_payload_runs_in_the_page_even_without_its_policy(tmp_path: Path) -> None:
+def test_no_payload_runs_in_the_page_even_without_its_policy_s08(tmp_path: Path) -> None:
     hook = HOOK.replace("HIT", "top.hit()")
     pages = [without_policy(_apart(shown)[0]) for shown in hostile_pages()]
     frames = [shown.replace("<head>", f"<head>{hook}", 1) for shown in pages]

@@ -134,7 +134,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("first", list("=+-@\t\r\n\0＝＋－＠"))
-def test_no_text_can_be_a_formula(tmp_path: Path, first: str) -> None:
+def test_no_text_can_be_a_formula_s12(tmp_path: Path, first: str) -> None:
     danger = f"{first}cmd|' /C calc'!A0"
     path = tmp_path / "rows.csv"
     hostile = row(answer=danger, expected=danger, metadata={danger: danger}, slice=danger)
