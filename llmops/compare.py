@@ -149,11 +149,7 @@ def find_side(journal: Journal, text: str) -> tuple[Run, str]:
     name, _, variant = text.partition(":")
     if not variant:
         raise UsageError(f"{text!r} names no variant: write RUN:VARIANT")
-    run = journal.find_run(name) or journal.latest_run(name)
-    if run is None:
-        known = [known for run in journal.runs(with_comparisons=False) for known in (run.experiment, run.id)]
-        hint = nearest(name, known) or "`llmops report` lists the runs there are"
-        raise UsageError(f"no run and no experiment that has run is called {name!r}; {hint}")
+    run = journal.named_run(name)
     return run, _variant_of(run, variant).name
 
 

@@ -514,7 +514,7 @@ def test_a_side_is_found_by_run_id_or_by_the_latest_run_of_an_experiment(journal
         ("triage:", "write RUN:VARIANT"),
         ("trage:new", "did you mean 'triage'"),
         ("triage-2:new", "did you mean 'triage-1'"),
-        ("something else:new", "`llmops report` lists the runs"),
+        ("something else:new", "there are: "),
         ("triage:news", "did you mean 'new'"),
     ],
 )

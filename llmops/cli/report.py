@@ -11,7 +11,7 @@ import click
 from llmops.cli.exits import Exit
 from llmops.cli.files import replacing, write_text
 from llmops.cli.session import Session, json_option, look, open_session, print_record, say, utc_now
-from llmops.errors import UsageError, nearest
+from llmops.errors import UsageError
 
 if TYPE_CHECKING:
     from llmops.records import Run
@@ -65,7 +65,7 @@ def _report_run(
     session: Session, name: str | None, html: Path | None, rows: Path | None, *, as_json: bool
 ) -> None:
     with closing(session.journal(create=False)) as journal:
-        found = find_run(journal, name)
+        found = journal.named_run(name)
         if rows is not None:
             _write_rows(journal, found, rows)
         if html is not None:
@@ -74,21 +74,6 @@ def _report_run(
             write_text(html, run_page(found, found.comparisons, journal, now=utc_now()))
             say(f"page written to {html}")
         print_run(found, journal, as_json=as_json)
-
-
-def find_run(journal: Journal, text: str | None) -> Run:
-    """Return the run a command names (UsageError with the nearest name when there is none)."""
-    if text is None:
-        latest = journal.latest_run()
-        if latest is None:
-            raise UsageError("nothing has run here yet: `llmops run EXPERIMENT`")
-        return latest
-    found = journal.find_run(text) or journal.latest_run(text)
-    if found is None:
-        known = [name for run in journal.runs(with_comparisons=False) for name in (run.id, run.experiment)]
-        there = f"there are: {', '.join(dict.fromkeys(known))}" if known else "nothing has run here yet"
-        raise UsageError(f"no run is called {text!r}; {nearest(text, known) or there}")
-    return found
 
 
 def print_run(run: Run, journal: Journal, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from llmops.cli.report import find_run, print_run
+from llmops.cli.report import print_run
 from llmops.cli.run import give_up, tell_result
 from llmops.cli.session import json_option, open_session, say, utc_now
 
@@ -28,7 +28,7 @@ def command(run: str, as_json: bool) -> int:
     session = open_session()
     journal = session.journal(create=False)
     try:
-        before = find_run(journal, run)
+        before = journal.named_run(run)
         planned = plan_scoring(session.workspace, before, journal, utc_now())
         with journal.hold(planned.run.id):
             with showing_progress(planned.run.id) as progress:

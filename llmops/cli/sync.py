@@ -42,7 +42,6 @@ def command(names: tuple[str, ...], as_json: bool) -> int:
     With --json each stage is a line on standard error, so that whoever waits can tell a busy delivery from a
     stalled one.
     """
-    from llmops.cli.report import find_run
     from llmops.sync import sync_runs
 
     session = open_session()
@@ -54,7 +53,7 @@ def command(names: tuple[str, ...], as_json: bool) -> int:
             session.tracking_uri,
             now=utc_now,
             progress=_tell_stage if as_json else lambda _: None,
-            run_ids=[find_run(outbox.journal, name).id for name in names] or None,
+            run_ids=[outbox.journal.named_run(name).id for name in names] or None,
         )
         if as_json:
             print_record([vars(one) for one in delivered])

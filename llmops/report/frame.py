@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.workspace import find_root, load_workspace
-from llmops.errors import UsageError, nearest
 from llmops.records import Row, Run
 from llmops.report.flat_rows import FlatRows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from llmops.stores.journal import Journal
 
 _DTYPES = {"text": "string", "whole": "Int64", "number": "float64", "truth": "boolean"}
 _FEW_VALUES = ("split", "slice", "status")
@@ -38,7 +36,7 @@ def load_frame(run: str | None = None, *, root: Path | None = None) -> pd.DataFr
     root = find_root(Path.cwd()) if root is None else root
     url = load_workspace(root).project.store.url
     with closing(open_journal(url, root=root, create=False, environment=os.environ)) as journal:
-        found = _find(journal, run)
+        found = journal.named_run(run)
         return run_frame(journal.rows(found.id, with_spans=False), found)
 
 
@@ -84,12 +82,3 @@ def _intervals(run: Run, variant: str) -> dict[str, dict[str, float | int | None
         for metric, figure in run.summary[variant].items()
         if figure.interval is not None
     }
-
-
-def _find(journal: Journal, text: str | None) -> Run:
-    found = journal.latest_run() if text is None else journal.find_run(text) or journal.latest_run(text)
-    if found is None:
-        known = [name for run in journal.runs(with_comparisons=False) for name in (run.id, run.experiment)]
-        there = f"there are: {', '.join(dict.fromkeys(known))}" if known else "nothing has run here yet"
-        raise UsageError(f"no run is called {text!r}; {nearest(text or '', known) or there}")
-    return found

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from llmops.definitions.dataset import Case
-from llmops.errors import StoreError
+from llmops.errors import StoreError, UsageError, nearest
 from llmops.records import Call, CallState, Output, Row, Run, Score, Span, Status
 from llmops.stores import open_database
 from llmops.stores.base import Area
@@ -274,6 +274,20 @@ class Journal:
         """Return the run that was begun last, of all or of one experiment; None when there is none."""
         found = self._rows(_newest_runs(experiment, RUNS.c.record, RUNS.c.comparisons).limit(1))
         return run_of(*found[0]) if found else None
+
+    def named_run(self, text: str | None) -> Run:
+        """Return the run that people mean: by its id, by its experiment for the latest; None is the latest of all.
+
+        Raises UsageError with the nearest spelling when there is none.
+        """
+        found = self.latest_run() if text is None else self.find_run(text) or self.latest_run(text)
+        if found is None:
+            known = [name for run in self.runs(with_comparisons=False) for name in (run.id, run.experiment)]
+            there = f"there are: {', '.join(dict.fromkeys(known))}"
+            if text is None or not known:
+                raise UsageError("nothing has run here yet: `llmops run EXPERIMENT`")
+            raise UsageError(f"no run is called {text!r}; {nearest(text, known) or there}")
+        return found
 
     def runs(self, experiment: str | None = None, *, with_comparisons: bool = True) -> list[Run]:
         """Return all runs, or those of one experiment, the one begun last first.
