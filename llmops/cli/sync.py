@@ -189,9 +189,9 @@ def _deliver(session: Session, outbox: Outbox) -> str:
         encoding="utf-8",
         errors="replace",
     )
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(process.stderr, lines), daemon=True).start()
     try:
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(process.stderr, lines), daemon=True).start()
         return _listen(lines, STALL_S if outbox.server is None else OWN_WORK_S)
     finally:
         process.kill()
