@@ -49,7 +49,7 @@ def metric_groups(run: Run) -> dict[str, Any]:
                 ],
             }
         )
-    return {"header": grid.header[2:], "groups": groups}
+    return {"header": grid.header[2:], "groups": groups, "notes": grid.notes}
 
 
 def _axis(run: Run, metric: str, figures: Sequence[Figure]) -> Axis | None:

@@ -5,7 +5,7 @@ A value never stands without the cases it was taken over, and a mean not without
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from llmops.definitions.experiment import MEASURED
@@ -68,7 +68,8 @@ def metrics_grid(run: Run) -> Grid:
     )
     level = _level([figure for _, _, figure in known])
     header = ("metric", "variant", "value", f"{level} interval", "n", *(["missing"] if has_missing else []))
-    return Grid("Metrics", header, rows, n_names=2)
+    remarks = [(metric, figure.note) for metric, _, figure in known if figure.note]
+    return Grid("Metrics", header, rows, n_names=2, notes=tuple(_remarks(remarks)))
 
 
 def known_figures(run: Run) -> list[tuple[str, str, Figure]]:
@@ -234,13 +235,21 @@ def _effect_cells(effect: Effect) -> tuple[str, ...]:
 
 
 def _notes(effects: Sequence[Effect]) -> Iterator[str]:
-    """Yield what is to be known of effects, each remark once with all metrics it is about."""
-    remarks: dict[str, list[str]] = {}
+    """Yield what is to be known of effects."""
+    said: list[tuple[str, str]] = []
     for effect in effects:
-        name = texts.one_line(effect.metric)
         if effect.n_missing:
-            remark = f"{texts.count(effect.n_missing, 'case')} on one side only, left out"
-            remarks.setdefault(remark, []).append(name)
+            said.append(
+                (effect.metric, f"{texts.count(effect.n_missing, 'case')} on one side only, left out")
+            )
         if effect.note:
-            remarks.setdefault(texts.one_line(effect.note), []).append(name)
-    yield from (f"{', '.join(names)}: {remark}" for remark, names in remarks.items())
+            said.append((effect.metric, effect.note))
+    return _remarks(said)
+
+
+def _remarks(said: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield each remark once, with all metrics it is about. said: metric and remark."""
+    remarks: dict[str, dict[str, None]] = {}
+    for metric, remark in said:
+        remarks.setdefault(texts.one_line(remark), {})[texts.one_line(metric)] = None
+    yield from (f"{', '.join(metrics)}: {remark}" for remark, metrics in remarks.items())

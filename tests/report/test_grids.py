@@ -95,3 +95,15 @@ def test_a_narrowed_table_keeps_names_effect_interval_and_n(example: Callable[..
         assert [row[:n_names] for row in narrow.rows] == [row[:n_names] for row in grid.rows]
         assert [row[n_names:] for row in narrow.rows] == [row[n_names + 2 :] for row in grid.rows]
         assert narrow.narrowed() == narrow
+
+
+def test_what_is_to_be_known_of_a_figure_stands_once_under_the_table(example: Callable[..., Any]) -> None:
+    run = example().run
+    note = "a rough interval: fewer than 50 cases"
+    summary = {
+        name: {metric: figure.model_copy(update={"note": note}) for metric, figure in figures.items()}
+        for name, figures in run.summary.items()
+    }
+    (said,) = metrics_grid(run.model_copy(update={"summary": summary})).notes
+    assert said.endswith(f": {note}")
+    assert said.count("exact_match") == 1
