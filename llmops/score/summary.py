@@ -6,11 +6,13 @@ absent scores are left out and counted, never taken for 0.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from llmops.evaluators.base import Summary, Summed
@@ -29,38 +31,14 @@ OPEN_MEASURES = ("latency_s", "ttft_s", "input_tokens", "output_tokens")
 
 Figures = dict[str, Figure]
 
+_LONGEST_KEY = 64  # bytes of an id by which cases are put in order; half of it is a hash where there are more
+
 
 class Rows(Protocol):
     """Where the rows of a run are read from: the journal."""
 
     def rows(self, run_id: str, *, variant: str | None = None, with_spans: bool = True) -> Iterable[Row]:
         """Yield the rows of a run, or of one of its variants."""
-
-
-@dataclass
-class Column:
-    """The values of one metric, one a repeat, with the place of the case each belongs to: 12 bytes each."""
-
-    places: array[int] = field(default_factory=lambda: array("I"))
-    values: array[float] = field(default_factory=lambda: array("d"))
-
-    def add(self, place: int, value: float) -> None:
-        """Take in the value of one repeat."""
-        self.places.append(place)
-        self.values.append(value)
-
-    def means(self, n: int) -> npt.NDArray[np.float64]:
-        """Return the mean of each of n cases, NaN where a case has no value.
-
-        Sums are taken in the order of the values, so that the order of the rows shows nowhere.
-        """
-        import numpy as np
-
-        places, values = np.array(self.places, dtype=np.int64), np.array(self.values, dtype=np.float64)
-        order = np.lexsort((values, places))
-        sums = np.bincount(places[order], weights=values[order], minlength=n)
-        counts = np.bincount(places, minlength=n)
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 class Sums(NamedTuple):
@@ -74,7 +52,7 @@ class Sums(NamedTuple):
 
 @dataclass
 class Ledger:
-    """The scores of one evaluator that sum up over all cases, with the place of the case each belongs to."""
+    """The scores of one evaluator that sum up over all cases. places: of what each belongs to, a row or a case."""
 
     places: array[int] = field(default_factory=lambda: array("q"))
     scores: list[Sums] = field(default_factory=list)
@@ -98,33 +76,127 @@ def measured(output: Output) -> Iterator[tuple[str, float | None]]:
         yield from ((name, getattr(output, name)) for name in OPEN_MEASURES)
 
 
+class CaseIds:
+    """The case of each row, by its id: packed, since a hundred thousand texts take more than all their figures."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("Q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, row: int) -> str:
+        return self._bytes(row).decode("utf-8", "surrogatepass")
+
+    def append(self, case_id: str) -> None:
+        """Take in the id of the next row."""
+        self._text += case_id.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._text))
+
+    def _bytes(self, row: int) -> bytes:
+        return bytes(self._text[self._ends[row] : self._ends[row + 1]])
+
+    def grouped(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return for each case, in the order of the ids, its first row; and for each row the place of its case."""
+        import numpy as np
+
+        keys = [min(end - start, _LONGEST_KEY) for start, end in pairwise(self._ends)]
+        table = np.zeros((len(self), max(keys, default=1)), dtype=np.uint8)
+        for row, size in enumerate(keys):
+            table[row, :size] = np.frombuffer(_key(self._bytes(row)), dtype=np.uint8)
+        packed = table.view(f"S{table.shape[1]}").ravel()
+        _, first, places = np.unique(packed, return_index=True, return_inverse=True)
+        return first.astype(np.int64), places.astype(np.int64)
+
+
+def _key(case_id: bytes) -> bytes:
+    """Return what an id is told apart by: itself, but for the end of one that is very long."""
+    if len(case_id) <= _LONGEST_KEY:
+        return case_id
+    digest = hashlib.blake2b(case_id, digest_size=_LONGEST_KEY // 4).hexdigest()
+    return case_id[: _LONGEST_KEY // 2] + digest.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """The rows of a sheet by case, cases in the order of their ids. places: of each row, that of its case.
+
+    first: of each case, its first row. tried: whether it has an output at all; only then can something of it be
+    missing. clusters: its cluster as a number, those of one case first, by its id, then the named ones.
+    """
+
+    first: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+    tried: npt.NDArray[np.bool_]
+    clusters: npt.NDArray[np.int64]
+
+    def means(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the mean of each case over its rows, NaN where all of them are.
+
+        Sums are taken in the order of the values, so that the order of the rows shows nowhere.
+        """
+        import numpy as np
+
+        n = len(self.first)
+        if n == len(values):
+            return values[self.first]
+        known = ~np.isnan(values)
+        places, values = self.places[known], values[known]
+        order = np.lexsort((values, places))
+        sums = np.bincount(places[order], weights=values[order], minlength=n)
+        counts = np.bincount(places, minlength=n)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+class Labels:
+    """A few names for many rows, as numbers; 0 is none."""
+
+    def __init__(self) -> None:
+        self.numbers = array("I")
+        self._known: dict[str, int] = {}
+
+    def append(self, name: str | None) -> None:
+        """Take in the name of the next row."""
+        self.numbers.append(0 if name is None else self._known.setdefault(name, len(self._known) + 1))
+
+    def number(self, name: str) -> int:
+        """Return the number of a name that some row has."""
+        return self._known[name]
+
+    @property
+    def names(self) -> list[str]:
+        """All names there are, sorted."""
+        return sorted(self._known)
+
+
 @dataclass
 class Sheet:
-    """The numbers in the rows of one variant, by metric and case, however long the texts were.
+    """The numbers in the rows of one variant, by metric and row, however long the texts were: eight bytes each.
 
-    tried: for each case, whether it has an output at all; only then can something of it be missing.
     ledgers: what evaluators that sum up over all cases said.
     """
 
     summing: frozenset[str] = frozenset()
-    cases: dict[str, int] = field(default_factory=dict)
-    slices: list[str | None] = field(default_factory=list)
-    clusters: list[str | None] = field(default_factory=list)
+    ids: CaseIds = field(default_factory=CaseIds)
+    slices: Labels = field(default_factory=Labels)
+    clusters: Labels = field(default_factory=Labels)
     tried: bytearray = field(default_factory=bytearray)
-    columns: dict[str, Column] = field(default_factory=dict)
+    columns: dict[str, array[float]] = field(default_factory=dict)
     parts: set[str] = field(default_factory=set)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
-    n_rows: int = 0
     n_errors: int = 0
     cost_usd: array[float] | None = field(default_factory=lambda: array("d"))
 
     def add(self, row: Row) -> None:
         """Take in one row; what is absent counts nowhere."""
-        place = self._place(row)
+        place = len(self.ids)
+        self.ids.append(row.case.id)
+        self.slices.append(row.case.slice)
+        self.clusters.append(row.case.cluster)
+        self.tried.append(row.output is not None)
         if row.output is None:
             return
-        self.n_rows += 1
-        self.tried[place] = True
         self._add_output(place, row.output)
         for score in row.scores:
             self._add(score.evaluator, place, score.value)
@@ -134,18 +206,11 @@ class Sheet:
             if score.evaluator in self.summing:
                 self.ledgers.setdefault(score.evaluator, Ledger()).add(place, score)
 
-    def _place(self, row: Row) -> int:
-        case = row.case
-        place = self.cases.setdefault(case.id, len(self.cases))
-        if place == len(self.slices):
-            self.slices.append(case.slice)
-            self.clusters.append(case.cluster)
-            self.tried.append(False)
-        return place
-
     def _add(self, name: str, place: int, value: float | None) -> None:
         if value is not None:
-            self.columns.setdefault(name, Column()).add(place, value)
+            column = self.columns.setdefault(name, array("d"))
+            column.extend(repeat(math.nan, place - len(column)))
+            column.append(value)
 
     def _add_output(self, place: int, output: Output) -> None:
         self.n_errors += output.status in FAILED
@@ -156,50 +221,68 @@ class Sheet:
         else:
             self.cost_usd.append(output.cost_usd)
 
+    @property
+    def n_rows(self) -> int:
+        """How many rows have an output."""
+        return sum(self.tried)
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether some case has more than one output."""
+        return self.n_rows > int(self._grouped.tried.sum())
+
+    def column(self, name: str) -> npt.NDArray[np.float64]:
+        """Return the value of each row, NaN where there is none."""
+        import numpy as np
+
+        found = np.full(len(self.ids), np.nan)
+        values = self.columns.get(name, ())
+        found[: len(values)] = values
+        return found
+
     def values(self, name: str, slice_name: str | None = None) -> Values:
         """Return the case means of a metric, over all cases or those of one slice, in the order of case ids."""
         import numpy as np
 
-        means = self.columns.get(name, Column()).means(len(self.cases))
-        order, codes = self._places
-        chosen = order if slice_name is None else order[[self.slices[place] == slice_name for place in order]]
-        known = chosen[~np.isnan(means[chosen])]
-        return Values(means[known], codes[known], len(chosen) - len(known))
+        cases = self._grouped
+        chosen = cases.tried
+        if slice_name is not None:
+            numbers = np.frombuffer(self.slices.numbers, dtype=np.uint32)[cases.first]
+            chosen = chosen & (numbers == self.slices.number(slice_name))
+        means = cases.means(self.column(name))
+        known = chosen & ~np.isnan(means)
+        clusters = cases.clusters[known] if self.clusters.names else None
+        return Values(means[known], clusters, int(chosen.sum() - known.sum()))
 
     @cached_property
-    def _places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The places of the cases with an output in the order of their ids, and the cluster of every place.
-
-        Clusters are numbers in the order of their labels: those of one case first, by its id, then the named ones.
-        """
+    def _grouped(self) -> Grouped:
         import numpy as np
 
-        ids = list(self.cases)
-        order = sorted(range(len(ids)), key=ids.__getitem__)
-        names = sorted({name for name in self.clusters if name is not None})
-        alone = (place for place in order if self.clusters[place] is None)
-        codes = np.zeros(len(ids), dtype=np.int64)
-        n_alone = 0
-        for n_alone, place in enumerate(alone, 1):
-            codes[place] = n_alone - 1
-        ranks = {name: rank for rank, name in enumerate(names, n_alone)}
-        for place, name in enumerate(self.clusters):
-            if name is not None:
-                codes[place] = ranks[name]
-        return np.array([place for place in order if self.tried[place]], dtype=np.int64), codes
+        first, places = self.ids.grouped()
+        tried = np.bincount(places, weights=np.frombuffer(self.tried, dtype=np.uint8), minlength=len(first))
+        named = np.array(self.clusters.numbers, dtype=np.int64)[first]
+        alone = named == 0
+        ranks = np.zeros(len(self.clusters.names) + 1, dtype=np.int64)
+        for rank, name in enumerate(self.clusters.names, int(alone.sum())):
+            ranks[self.clusters.number(name)] = rank
+        clusters = np.where(alone, np.cumsum(alone) - 1, ranks[named])
+        return Grouped(first, places, tried > 0, clusters)
 
-    def labels(self) -> list[str]:
-        """Return the cluster of each place in words; a case without one is its own."""
-        pairs = zip(self.cases, self.clusters, strict=True)
-        return [f"case:{case_id}" if name is None else f"cluster:{name}" for case_id, name in pairs]
+    def labels(self, rows: Iterable[int]) -> list[str]:
+        """Return the cluster of each of some rows in words; a case without one is its own."""
+        names = {self.clusters.number(name): f"cluster:{name}" for name in self.clusters.names}
+        return [names.get(self.clusters.numbers[row]) or f"case:{self.ids[row]}" for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """The case means there are, the number of the cluster of each, and how many cases have none."""
+    """The case means there are, the number of the cluster of each, and how many cases have none.
+
+    clusters: None where each case is its own.
+    """
 
     numbers: npt.NDArray[np.float64]
-    clusters: npt.NDArray[np.int64]
+    clusters: npt.NDArray[np.int64] | None
     n_missing: int
 
     @property
@@ -225,8 +308,7 @@ def summarise_variant(
     for name, evaluator in summing.items():
         figures |= _summed_up(name, evaluator, sheet, seed)
     figures |= _measured(sheet)
-    names = sorted({name for name in sheet.slices if name is not None})
-    return figures, {name: _scored(sheet, versions, name) for name in names}
+    return figures, {name: _scored(sheet, versions, name) for name in sheet.slices.names}
 
 
 def summarise_run(source: Rows, run: Run, evaluators: Sequence[BoundEvaluator]) -> Run:
@@ -287,16 +369,15 @@ def _summed_up(name: str, evaluator: Summary, sheet: Sheet, seed: int) -> Figure
     ledger = sheet.ledgers.get(name)
     if ledger is None:
         return {}
-    labels = sheet.labels()
-    clusters = [labels[place] for place in ledger.places]
-    found = evaluator.summarise(ledger.scores, clusters, level=LEVEL, seed=seed)
+    found = evaluator.summarise(ledger.scores, sheet.labels(ledger.places), level=LEVEL, seed=seed)
     n_without = sheet.n_rows - len(ledger.scores)
-    repeated = sheet.n_rows > sum(sheet.tried)
     return {
         f"{name}.{part}": figure.model_copy(
             update={
                 "n_missing": figure.n_missing + n_without,
-                "note": "; ".join(filter(None, (figure.note, "n counts repeats" if repeated else None)))
+                "note": "; ".join(
+                    filter(None, (figure.note, "n counts repeats" if sheet.is_repeated else None))
+                )
                 or None,
             }
         )
@@ -330,7 +411,7 @@ def _spread(name: str, sheet: Sheet) -> Figures:
 
     values = sheet.values(name)
     n, n_missing = len(values.numbers), values.n_missing
-    total = math.fsum(sheet.columns[name].values)
+    total = math.fsum(value for value in sheet.columns[name] if not math.isnan(value))
     quantiles = {q: quantile(values.numbers, q / 100) for q in (50, 95)}
     return {
         name: _open_mean(values),
