@@ -32,7 +32,8 @@ LAYERS = (
 )
 
 OUTSIDE: dict[str, str | tuple[str, ...]] = {
-    "openai": "models/openai.py",
+    "aiohttp": ("models/lean.py", "models/azure_inference.py"),
+    "openai": "models/openai_sdk.py",
     "azure": ("models/azure_inference.py", "models/entra.py"),  # the SDK, and who signs in for all of Azure
     "mlflow": "stores/mlflow/",
     "sqlalchemy": "stores/",

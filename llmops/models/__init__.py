@@ -17,7 +17,7 @@ PROVIDERS: Mapping[str, str] = {
     "embedded": "llmops.models.embedded:EmbeddedModel",
     "openai": "llmops.models.openai:OpenAIModel",
 }
-SETTINGS = ("model", "endpoint", "endpoint_env", "api_key_env", "auth", "api_version", "stream")
+SETTINGS = ("model", "endpoint", "endpoint_env", "api_key_env", "auth", "api_version", "stream", "client")
 """Fields of a definition that not every provider takes."""
 _KINDS = Kinds("provider", "llmops.models", PROVIDERS)
 
@@ -45,8 +45,8 @@ def model_version(name: str, definition: ModelDefinition) -> ModelVersion:
 
 def untaken_settings(definition: ModelDefinition) -> list[str]:
     """Return the fields that are set and mean nothing to the provider, which would be dropped in silence."""
-    taken = model_class(definition.provider).settings
-    return [key for key in SETTINGS if getattr(definition, key) and key not in taken]
+    untaken = [key for key in SETTINGS if key not in model_class(definition.provider).settings]
+    return [key for key in untaken if getattr(definition, key) != ModelDefinition.model_fields[key].default]
 
 
 def open_model(name: str, definition: ModelDefinition, environment: Mapping[str, str]) -> Model:

@@ -10,6 +10,7 @@ import json
 import re
 import zlib
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from llmops.definitions.base import without_none
 from llmops.errors import ReplyError, RequestError
@@ -37,6 +38,11 @@ def sendable(fields: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError) as error:
         raise RequestError(f"the request cannot be written as JSON: {error}", sent=False) from error
     return body
+
+
+def in_path(name: str) -> str:
+    """Return a name as one segment of a URL's path: RFC 3986, section 3.3."""
+    return quote(name, safe="!$&'()*+,;=:@")
 
 
 def image_url(part: ImagePart) -> str:

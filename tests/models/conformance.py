@@ -1,4 +1,4 @@
-"""Every provider by everything a provider may be able to do, tried against the loopback server through its SDK.
+"""Every provider by everything a provider may be able to do, tried against the loopback server by what it sends with.
 
     python -m tests.models.conformance      # prints the table of docs/providers.md
 
@@ -40,6 +40,13 @@ FORM = {
 }
 
 
+SDK = "/sdk"
+"""Behind a provider's name: through its SDK in place of the lean client. What tests claim holds for both."""
+
+OF_THE_CLIENT = frozenset({"connection", "user-agent", "x-stainless-raw-response"})
+"""Headers in which the lean client and the SDK may differ."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One thing to do. needs: what a provider must be able to do for it. stream: whether the reply is streamed."""
@@ -53,13 +60,20 @@ class Cell:
 def opened(
     provider: str, server: ModelServer, *, stream: bool = False, key: str = KEY, **fields: Any
 ) -> Model:
-    """Return a provider's model on the server."""
+    """Return a provider's model on the server. provider: through its SDK if it ends in SDK."""
+    environment = {"URL": server.url_of(provider.removesuffix(SDK)), "KEY": key}
+    return open_model("tested", defined(provider, stream=stream, **fields), environment)
+
+
+def defined(provider: str, **fields: Any) -> ModelDefinition:
+    """Return the definition of a provider's model, reached by the variables URL and KEY."""
     if provider != "embedded":
         fields = {"endpoint_env": "URL", "api_key_env": "KEY", **fields}
-    if provider == "azure_openai":
+    if provider.startswith("azure_openai"):
         fields = {"api_version": API_VERSION, **fields}
-    definition = ModelDefinition(provider=provider, model="some-model", stream=stream, **fields)
-    return open_model("tested", definition, {"URL": server.url_of(provider), "KEY": key})
+    if provider.endswith(SDK):
+        fields = {"client": "sdk", **fields}
+    return ModelDefinition(provider=provider.removesuffix(SDK), **{"model": "some-model", **fields})
 
 
 async def complete(model: Model, *messages: Message, **fields: Any) -> Reply:
@@ -151,7 +165,7 @@ CELLS = (
 
 def try_cell(provider: str, cell: Cell, server: ModelServer) -> bool:
     """Return whether the provider can, having seen that it does, or that it refuses before anything is sent."""
-    claims = bool(cell.needs <= model_class(provider).abilities)
+    claims = bool(cell.needs <= model_class(provider.removesuffix(SDK)).abilities)
     before = len(server.received)
     try:
         asyncio.run(_carry_out(provider, cell, server))

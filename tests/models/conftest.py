@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llmops.definitions.project import ModelDefinition
 from llmops.models import open_model
 from llmops.records import Message, Reply, Request
 from tests.model_server import ModelServer, running_model_server
-from tests.models.conformance import API_VERSION, KEY
+from tests.models.conformance import KEY, defined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -44,12 +43,8 @@ def ask(model_server: ModelServer) -> Callable[..., Reply]:
         parameters: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Reply:
-        if provider != "embedded":
-            fields |= {"endpoint_env": "MODEL_URL", "api_key_env": "MODEL_KEY"}
-        if provider == "azure_openai":
-            fields["api_version"] = API_VERSION
-        definition = ModelDefinition(provider=provider, model="some-model", **fields)
-        environment = {"MODEL_URL": endpoint or model_server.url_of(provider), "MODEL_KEY": KEY}
+        definition = defined(provider, **fields)
+        environment = {"URL": endpoint or model_server.url_of(definition.provider), "KEY": KEY}
         request = Request(messages=(Message(role="user", content=text),), parameters=parameters or {})
 
         async def once() -> Reply:

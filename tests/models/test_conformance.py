@@ -37,13 +37,24 @@ from tests.model_server import (
     Received,
     running_model_server,
 )
-from tests.models.conformance import API_VERSION, CELLS, SENTENCE, Cell, complete, opened, try_cell
+from tests.models.conformance import (
+    API_VERSION,
+    CELLS,
+    SDK,
+    SENTENCE,
+    Cell,
+    complete,
+    defined,
+    opened,
+    try_cell,
+)
 from tests.models.samples import IMAGE, WEATHER
 
 if TYPE_CHECKING:
     from llmops.models.base import Model
 
-HTTP_PROVIDERS = sorted(set(PROVIDERS) - {"embedded"})
+KINDS = sorted([*PROVIDERS, f"azure_openai{SDK}", f"openai{SDK}"])
+HTTP_PROVIDERS = sorted(set(KINDS) - {"embedded"})
 LARGE = {"big-body", "gzip-bomb", "sse-huge"}
 
 Ask = Callable[..., Reply]
@@ -52,7 +63,7 @@ http_only = pytest.mark.parametrize("provider", HTTP_PROVIDERS)
 streamed_or_not = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
 
-@pytest.fixture(params=sorted(PROVIDERS))
+@pytest.fixture(params=KINDS)
 def provider(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -83,8 +94,8 @@ def embed_once(provider: str, server: ModelServer, *inputs: str | ImagePart) -> 
 
 
 def test_every_kind_names_its_version_and_its_parameters(provider: str) -> None:
-    kind = model_class(provider)
-    assert kind.version.partition("@")[0] == provider
+    kind = model_class(provider.removesuffix(SDK))
+    assert kind.version.partition("@")[0] == provider.removesuffix(SDK)
     known = {"temperature", "top_p", "max_tokens", "seed", "stop", "reasoning_effort"}
     assert {"temperature", "max_tokens", "seed", "stop"} <= kind.parameters <= known
 
@@ -93,7 +104,9 @@ def test_every_kind_names_its_version_and_its_parameters(provider: str) -> None:
 def test_every_kind_does_what_it_claims_and_refuses_the_rest_before_sending(
     provider: str, cell: Cell, model_server: ModelServer
 ) -> None:
-    assert try_cell(provider, cell, model_server) is (cell.needs <= model_class(provider).abilities)
+    assert try_cell(provider, cell, model_server) is (
+        cell.needs <= model_class(provider.removesuffix(SDK)).abilities
+    )
 
 
 @pytest.mark.parametrize("provider", sorted(set(PROVIDERS) - {"azure_inference"}))
@@ -104,10 +117,12 @@ def test_a_refusal_names_the_providers_that_can(provider: str, model_server: Mod
     assert str(caught.value) == expected
 
 
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
 def test_every_kind_takes_the_settings_it_names_and_no_other(provider: str) -> None:
     settings = model_class(provider).settings
     assert settings <= set(SETTINGS) < set(ModelDefinition.model_fields)
     values = {"endpoint": "https://m.test/v1", "endpoint_env": "URL", "api_key_env": "KEY", "auth": "entra"}
+    values |= {"client": "sdk"}
     for key in set(SETTINGS) - settings:
         value = values.get(key, True if key == "stream" else "some")
         definition = ModelDefinition.model_validate({"provider": provider, key: value})
@@ -211,7 +226,9 @@ def test_a_request_carries_its_call_id_and_its_key(
     )
     (noted,) = received(model_server, call_id)
     assert noted.headers["x-client-request-id"] == call_id
-    header, said = ("api-key", key) if provider == "azure_openai" else ("authorization", f"Bearer {key}")
+    header, said = (
+        ("api-key", key) if provider.startswith("azure_openai") else ("authorization", f"Bearer {key}")
+    )
     assert noted.headers[header] == said
     assert noted.headers["accept-encoding"] == "identity"
     expected = {
@@ -401,7 +418,7 @@ def test_a_request_that_cannot_leave_says_so_f25(provider: str, ask: Ask) -> Non
     for error in (refused, unresolved):
         assert type(error) is UnavailableError
         assert error.sent is False
-        assert "MODEL_URL" in str(error)
+        assert "the endpoint in URL" in str(error)
 
 
 # --- every HTTP kind: vectors and information ---------------------------------------------------------------
@@ -472,16 +489,13 @@ def test_tool_calls_keep_their_arguments_as_text_and_have_ids_of_their_own(
             asyncio.run(asked(f"[[fault:{fault}]]"))
 
 
-@pytest.mark.parametrize("provider", ["azure_inference", "openai"])
+@pytest.mark.parametrize("provider", ["azure_inference", "openai", f"openai{SDK}"])
 def test_a_model_that_the_service_does_not_know_is_out_of_reach(
     provider: str, model_server: ModelServer
 ) -> None:
     async def asked() -> None:
         endpoint = {"URL": f"{model_server.base_url}/nowhere", "KEY": "k"}
-        definition = ModelDefinition(
-            provider=provider, model="missing", endpoint_env="URL", api_key_env="KEY"
-        )
-        model = open_model("tested", definition, endpoint)
+        model = open_model("tested", defined(provider, model="missing"), endpoint)
         try:
             await model.info(timeout_s=20)
         finally:

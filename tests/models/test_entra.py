@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,10 +20,10 @@ from llmops.models.base import Model
 from llmops.models.entra import SCOPE, EntraTokens
 from llmops.records import EmbeddingRequest, Message, Reply, Request
 from tests.model_server import IDENTITY, ModelServer, running_model_server
-from tests.models.conformance import API_VERSION
+from tests.models.conformance import defined
 
 ROOT = Path(__file__).parent.parent.parent
-PROVIDERS = ("azure_inference", "azure_openai", "openai")
+PROVIDERS = ("azure_inference", "azure_openai", "azure_openai/sdk", "openai", "openai/sdk")
 
 
 @pytest.fixture
@@ -38,11 +37,8 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
 
 
 def signed_in(provider: str, server: ModelServer) -> Model:
-    fields: dict[str, Any] = {"api_version": API_VERSION} if provider == "azure_openai" else {}
-    definition = ModelDefinition(
-        provider=provider, model="some-model", auth="entra", endpoint_env="URL", **fields
-    )
-    return open_model("tested", definition, {"URL": server.url_of(provider)})
+    definition = defined(provider, auth="entra", api_key_env=None)
+    return open_model("tested", definition, {"URL": server.url_of(definition.provider)})
 
 
 def ask(provider: str, server: ModelServer, *texts: str) -> list[Reply]:

@@ -18,13 +18,15 @@ from llmops.errors import AccessError, ModelError, ReplyError, UnavailableError,
 from llmops.models.openai import OpenAIModel, decode_info, encode, takes_newer
 from llmops.records import Message, ModelInfo, Reply, Request
 from tests.model_server import ModelServer, running_model_server
+from tests.models.conformance import OF_THE_CLIENT, defined
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Ask = Callable[..., Reply]
 
-HTTP_PROVIDERS = ("azure_inference", "azure_openai", "openai")
+HTTP_PROVIDERS = ("azure_inference", "azure_openai", "azure_openai/sdk", "openai", "openai/sdk")
+clients = pytest.mark.parametrize("client", ["lean", "sdk"])
 REQUEST = Request(
     messages=(Message(role="system", content="Be brief."), Message(role="user", content="Hello")),
     parameters={"temperature": 0, "max_tokens": 8, "stop": ["\n"]},
@@ -95,8 +97,9 @@ def test_information_is_the_services_own_words() -> None:
 # --- what the environment may not do ----------------------------------------------------------------------
 
 
+@clients
 def test_nothing_but_our_own_headers_leaves_whatever_the_environment_holds(
-    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+    client: Any, model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-the-environment")
@@ -105,22 +108,28 @@ def test_nothing_but_our_own_headers_leaves_whatever_the_environment_holds(
     monkeypatch.setenv("OPENAI_PROJECT_ID", "project-1")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: sk-custom\nAuthorization: Bearer sk-custom")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    ask_once(ModelDefinition(provider="openai", model="m", endpoint=model_server.openai_url), {}, "bare")
-    (noted,) = [noted for noted in model_server.received if noted.call_id == "bare"]
-    assert set(noted.headers) == {
-        *("accept", "accept-encoding", "connection", "content-length", "content-type", "host"),
-        *("idempotency-key", "user-agent", "x-client-request-id", "x-stainless-raw-response"),
+    definition = ModelDefinition(
+        provider="openai", model="m", endpoint=model_server.openai_url, client=client
+    )
+    ask_once(definition, {}, f"bare-{client}")
+    (noted,) = [noted for noted in model_server.received if noted.call_id == f"bare-{client}"]
+    assert set(noted.headers) - OF_THE_CLIENT == {
+        *("accept", "accept-encoding", "content-length", "content-type", "host"),
+        *("idempotency-key", "x-client-request-id"),
     }
 
 
+@clients
 def test_the_environment_puts_no_other_key_in_place_of_ours(
-    model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+    client: Any, model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-the-environment")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "authorization: Bearer sk-custom\napi-key: sk-custom")
-    definition = ModelDefinition(provider="openai", model="m", endpoint_env="U", api_key_env="K")
-    ask_once(definition, {"U": model_server.openai_url, "K": "sk-ours"}, "ours")
-    (noted,) = [noted for noted in model_server.received if noted.call_id == "ours"]
+    definition = ModelDefinition(
+        provider="openai", model="m", endpoint_env="U", api_key_env="K", client=client
+    )
+    ask_once(definition, {"U": model_server.openai_url, "K": "sk-ours"}, f"ours-{client}")
+    (noted,) = [noted for noted in model_server.received if noted.call_id == f"ours-{client}"]
     assert noted.headers["authorization"] == "Bearer sk-ours"
     assert "api-key" not in noted.headers
 
@@ -139,10 +148,13 @@ def test_a_key_goes_to_openai_and_to_no_host_that_a_file_names() -> None:
         OpenAIModel("tested", elsewhere, {"K": "k"})
 
 
-def test_the_proxy_that_the_given_environment_names_is_used(model_server: ModelServer) -> None:
-    definition = ModelDefinition(provider="openai", model="m", endpoint="http://model.invalid/v1")
-    ask_once(definition, {"HTTP_PROXY": model_server.base_url}, "by-proxy")
-    (noted,) = [noted for noted in model_server.received if noted.call_id == "by-proxy"]
+@clients
+def test_the_proxy_that_the_given_environment_names_is_used(client: Any, model_server: ModelServer) -> None:
+    definition = ModelDefinition(
+        provider="openai", model="m", endpoint="http://model.invalid/v1", client=client
+    )
+    ask_once(definition, {"HTTP_PROXY": model_server.base_url}, f"by-proxy-{client}")
+    (noted,) = [noted for noted in model_server.received if noted.call_id == f"by-proxy-{client}"]
     assert noted.headers["host"] == "model.invalid"
 
 
@@ -150,14 +162,10 @@ def test_the_proxy_that_the_given_environment_names_is_used(model_server: ModelS
 def test_a_proxy_that_refuses_is_no_request_sent(provider: str, model_server: ModelServer) -> None:
     from llmops.models import open_model
 
-    definition = ModelDefinition.model_validate(
-        {"provider": provider, "model": "m", "endpoint_env": "U", "api_key_env": "K"}
-        | ({"api_version": "2024-10-21"} if provider == "azure_openai" else {})
-    )
-    environment = {"U": "https://model.invalid/v1", "K": "k", "HTTPS_PROXY": model_server.base_url}
+    environment = {"URL": "https://model.invalid/v1", "KEY": "k", "HTTPS_PROXY": model_server.base_url}
 
     async def once() -> None:
-        model = open_model("tested", definition, environment)
+        model = open_model("tested", defined(provider), environment)
         try:
             await model.complete(REQUEST, call_id="refused", timeout_s=20)
         finally:
@@ -214,28 +222,30 @@ def test_a_certificate_that_nobody_vouches_for_is_final_and_says_why_f25(
     assert "self-signed certificate" in str(error)
 
 
+@clients
 @pytest.mark.parametrize(
     ("host", "days", "why"), [("127.0.0.1", -1, "expired"), ("127.0.0.2", 1, "not valid for '127.0.0.1'")]
 )
 def test_an_expired_certificate_and_another_hosts_are_final_and_say_why_f25(
-    host: str, days: int, why: str, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: str, host: str, days: int, why: str, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = certificate(tmp_path, host=host, days=days)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    error = failure_over_tls(ask, "openai", path)
+    error = failure_over_tls(ask, "openai/sdk" if client == "sdk" else "openai", path)
     assert type(error) is AccessError
     assert why in str(error)
 
 
+@clients
 def test_a_trusted_certificate_lets_the_request_through(
-    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: str, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = certificate(tmp_path, host="127.0.0.1", days=1)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     with running_model_server(tls=context) as server:
-        assert ask("openai", "hello", endpoint=server.openai_url).text.startswith("echo")
+        assert ask("openai", "hello", endpoint=server.openai_url, client=client).text.startswith("echo")
 
 
 @pytest.mark.parametrize("provider", HTTP_PROVIDERS)

@@ -1,0 +1,99 @@
+"""OpenAI's protocol over aiohttp and nothing more: the default client, for the SDK costs fifteen times as much.
+
+It sends the bytes that the SDK would send, which a test holds it to, and hands the answer over unread. It knows no
+protocol beyond where to post; retries, redirects, cookies and the environment's settings are off.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from llmops.models.exchange import CONNECT_S, IDLE_S, Answer, Exchange, R
+from llmops.models.wire import in_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmops.definitions.project import ModelDefinition
+    from llmops.models.access import Access
+
+_HEADERS = {"Accept": "application/json", "User-Agent": "llmops"}
+_UNSENT = (
+    aiohttp.ClientConnectorError,  # with names that do not resolve, and certificates that are not trusted
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+)
+_BROKEN = (aiohttp.ClientError, OSError)
+
+
+class LeanClient:
+    """The connections to one model; see `openai.Client`."""
+
+    def __init__(self, access: Access, definition: ModelDefinition) -> None:
+        self._base, self._query = _address(access.endpoint, definition)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=definition.limits.concurrency,
+                keepalive_timeout=IDLE_S,
+                ssl=ssl.create_default_context(),  # aiohttp's own is older than the SSL_CERT_FILE of a .env
+            ),
+            headers=_HEADERS,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            proxy=access.proxy,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+        )
+
+    async def send(
+        self, route: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], exchange: Exchange[R]
+    ) -> R:
+        """Send and return what the exchange reads of the answer; see `openai.Client`."""
+        response = await self._begin(route, body, headers, exchange)
+        try:
+            chunks = response.content.iter_any()
+            return await exchange.read(Answer(response.status, response.headers, chunks, _BROKEN))
+        finally:
+            response.release()  # what is not read to its end is closed
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def _begin(
+        self, route: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], exchange: Exchange[R]
+    ) -> aiohttp.ClientResponse:
+        url = URL(f"{self._base}/{route}{self._query}", encoded=True)
+        try:
+            if body is None:
+                return await self._session.get(url, headers=headers, allow_redirects=False)
+            return await self._session.post(
+                url,
+                data=BytesIO(_written(body)),  # aiohttp warns of bytes as large as images are
+                headers={**headers, "Content-Type": "application/json"},
+                allow_redirects=False,
+            )
+        except _UNSENT as error:
+            raise exchange.not_sent(error) from error
+        except aiohttp.ClientError as error:
+            raise exchange.not_answered() from error
+
+
+def _address(endpoint: str, definition: ModelDefinition) -> tuple[str, str]:
+    """Return the base URL and the query of every request; by deployment where the service has dated versions."""
+    if definition.api_version is None:
+        return endpoint, ""
+    deployment = in_path(definition.model or "")
+    dated = quote(definition.api_version, safe="")
+    return f"{endpoint}/openai/deployments/{deployment}", f"?api-version={dated}"
+
+
+def _written(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
