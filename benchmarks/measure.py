@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 T_90 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895}
 """Student's t at 0.95 one-sided by number of pairs, for the interval of a mean log ratio."""
@@ -93,9 +94,9 @@ def worker(*arguments: str) -> dict[str, Any]:
     return found
 
 
-def alternating(times: int, *figures: Callable[[], float]) -> list[list[float]]:
+def alternating(times: int, *figures: Callable[[], T]) -> list[list[T]]:
     """Return each figure's values, taken in turn, the order turned round each time."""
-    values: list[list[float]] = [[] for _ in figures]
+    values: list[list[T]] = [[] for _ in figures]
     for turn in range(times):
         order = range(len(figures)) if turn % 2 == 0 else reversed(range(len(figures)))
         for place in order:

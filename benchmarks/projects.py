@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+
+EXACT = ("exact_match",)
+THREE = (*EXACT, "contains", "regex: {pattern: 'yes|no'}")
 
 SERVER = """
 models:
@@ -17,7 +21,13 @@ models:
 
 
 def write_project(
-    root: Path, *, cases: int, repeats: int = 1, concurrency: int = 64, embedded: bool = False
+    root: Path,
+    *,
+    cases: int,
+    repeats: int = 1,
+    concurrency: int = 64,
+    embedded: bool = False,
+    evaluators: Sequence[str] = THREE,
 ) -> Path:
     """Write a project with one prompt, one variant and so many cases; the experiment is called `bench`."""
     files = {
@@ -37,10 +47,7 @@ def write_project(
             "dataset: bench\n"
             "variants: {only: {prompt: echo}}\n"
             f"repeats: {repeats}\n"
-            "evaluators:\n"
-            "  - exact_match\n"
-            "  - contains\n"
-            "  - regex: {pattern: 'yes|no'}\n"
+            "evaluators:\n" + "".join(f"  - {evaluator}\n" for evaluator in evaluators)
         ),
     }
     for name, content in files.items():

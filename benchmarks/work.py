@@ -1,7 +1,7 @@
 """One piece of work in a process of its own, so that its CPU and memory are its own: `python -m benchmarks.work`.
 
-MODE is `bare` (a loop over the provider's client and nothing else), `aiohttp` (the same requests by bare
-aiohttp) or `ours` (the run engine: call, journal, scores). Prints one JSON object.
+MODE is `bare` (a loop over the provider's client and nothing else), `sdk` (the same over the openai SDK), `aiohttp`
+(the same requests by bare aiohttp) or `ours` (the run engine: call, journal, scores). Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from llmops.definitions.project import Limits, ModelDefinition
 from llmops.models import open_model
@@ -38,10 +40,12 @@ async def in_flight(n: int, concurrency: int, one: Callable[[int], Awaitable[obj
     await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
-async def bare(n: int, concurrency: int, url: str) -> None:
+async def bare(n: int, concurrency: int, url: str, *, client: Literal["lean", "sdk"] = "lean") -> None:
     """Ask through the provider's client alone."""
     limits = Limits(concurrency=concurrency, timeout_s=120)
-    definition = ModelDefinition(provider="openai", model="m", endpoint_env="BENCH_URL", limits=limits)
+    definition = ModelDefinition(
+        provider="openai", model="m", endpoint_env="BENCH_URL", limits=limits, client=client
+    )
     model = open_model("default", definition, {"BENCH_URL": url})
 
     async def one(number: int) -> None:
@@ -99,8 +103,12 @@ def main() -> None:
     if mode == "ours":
         ours(Path(where))
     else:
-        loop = bare if mode == "bare" else over_aiohttp
-        asyncio.run(loop(n, concurrency, where))
+        loops: dict[str, Callable[[int, int, str], Coroutine[None, None, None]]] = {
+            "bare": bare,
+            "sdk": partial(bare, client="sdk"),
+            "aiohttp": over_aiohttp,
+        }
+        asyncio.run(loops[mode](n, concurrency, where))
     usage = resource.getrusage(resource.RUSAGE_SELF)
     print(
         json.dumps(

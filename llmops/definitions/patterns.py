@@ -5,6 +5,7 @@ The one file that meets RE2, which has neither look-around nor backreferences an
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 _QUOTED = 80
@@ -21,8 +22,9 @@ _UNSUPPORTED = {
 }
 
 
+@lru_cache(maxsize=128)
 def compile_pattern(pattern: str, *, ignore_case: bool = False) -> Any:
-    """Return the compiled pattern; RE2 keeps the last 128, so asking again is cheap.
+    """Return the compiled pattern; the last 128 are kept, so asking again is cheap.
 
     Raises ValueError, in words for people, for a pattern that is wrong or that RE2 does not support.
     """

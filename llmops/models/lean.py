@@ -6,7 +6,6 @@ protocol beyond where to post; retries, redirects, cookies and the environment's
 
 from __future__ import annotations
 
-import json
 import ssl
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from llmops.models.exchange import CONNECT_S, IDLE_S, Answer, Exchange, R
-from llmops.models.wire import in_path
+from llmops.models.wire import in_path, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +75,7 @@ class LeanClient:
                 return await self._session.get(url, headers=headers, allow_redirects=False)
             return await self._session.post(
                 url,
-                data=BytesIO(_written(body)),  # aiohttp warns of bytes as large as images are
+                data=BytesIO(written(body)),  # aiohttp warns of bytes as large as images are
                 headers={**headers, "Content-Type": "application/json"},
                 allow_redirects=False,
             )
@@ -93,7 +92,3 @@ def _address(endpoint: str, definition: ModelDefinition) -> tuple[str, str]:
     deployment = in_path(definition.model or "")
     dated = quote(definition.api_version, safe="")
     return f"{endpoint}/openai/deployments/{deployment}", f"?api-version={dated}"
-
-
-def _written(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

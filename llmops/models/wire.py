@@ -27,6 +27,8 @@ MOST_TOKENS = 10**8  # beyond any context there is: a count above it is a fault 
 _LINE_END = re.compile(rb"\r\n|\n|\r(?=.)", re.DOTALL)  # a lone CR at the end may be half of a CRLF
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 # --- out --------------------------------------------------------------------------------------------------
 
 
@@ -34,10 +36,15 @@ def sendable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are set. Raises RequestError for what JSON cannot hold, before anything is sent."""
     body = without_none(fields)
     try:
-        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        written(body)
     except (ValueError, TypeError, RecursionError) as error:
         raise RequestError(f"the request cannot be written as JSON: {error}", sent=False) from error
     return body
+
+
+def written(body: Mapping[str, Any]) -> bytes:
+    """Return a body as it goes over the wire. Raises ValueError or TypeError for what JSON cannot hold."""
+    return _encode(body).encode()
 
 
 def in_path(name: str) -> str:

@@ -272,7 +272,7 @@ def score_row(cell_id: str, case_key: str, score: Score) -> Row:
         score.value,
         _escaped(score.label),
         _escaped(score.truth),
-        to_json(score.parts),
+        to_json(score.parts) if score.parts else "{}",
         _escaped(score.rationale),
         _escaped(score.error),
         to_json(score.sums) if score.sums else "[]",
@@ -288,11 +288,11 @@ def score_of(row: Row) -> Score:
         value=row[4],
         label=_unescaped(row[5]),
         truth=_unescaped(row[6]),
-        parts=json.loads(row[7]),
+        parts=json.loads(row[7]) if row[7] != "{}" else {},
         rationale=_unescaped(row[8]),
         error=_unescaped(row[9]),
-        sums=json.loads(row[10]),
-        call_ids=json.loads(row[11]),
+        sums=json.loads(row[10]) if row[10] != "[]" else (),
+        call_ids=json.loads(row[11]) if row[11] != "[]" else (),
     )
 
 
