@@ -7,6 +7,7 @@ LlmopsError
     ModelError          no usable reply: carries model, request id, retry_after_s
         RateLimitError, ModelTimeoutError, UnavailableError       worth another try
         RefusalError, ReplyError, RequestError                    not worth another try
+        RecordingError                                            a replay lacks it: record it where there is a key
         AccessError                                               key, quota or deployment: stop asking this model
     EvaluatorError      a score could not be worked out
     StepError           a step of a chain could not give its value
@@ -139,6 +140,12 @@ class AccessError(ModelError):
     """Key, quota or deployment is refused: asking this model again would not help."""
 
     kind = "access"
+
+
+class RecordingError(ModelError):
+    """Recordings alone may answer, and none does; says what was recorded that is nearest."""
+
+    kind = "missing_recording"
 
 
 class EvaluatorError(LlmopsError):

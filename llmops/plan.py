@@ -23,7 +23,7 @@ from llmops.definitions.workspace import Resolved, Workspace
 from llmops.errors import DefinitionError, LlmopsError, StepError, UsageError, nearest
 from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
 from llmops.models.tokens import estimate_input_tokens
-from llmops.records import DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
+from llmops.records import REPLAYED, DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
 from llmops.steps import Overrides, open_program
 from llmops.steps.base import Program
 from llmops.steps.chain import ChainProgram
@@ -61,12 +61,13 @@ class Plan:
     def cells(self) -> Iterator[tuple[Cell, Case]]:
         """Yield every cell, interleaved case by case across variants, so that a drifting model hurts all alike."""
         position = 0
+        answered_by = [] if self.run.replayed is None else [self.run.replayed]
         for repeat in range(self.run.repeats):
             for place in self.order:
                 case = self.cases[place]
                 input_key, case_key = case.input_key(), case.key()
                 for variant in self.run.variants:
-                    cell_id = identity_of([variant.identity, input_key, repeat, self.run.fresh])
+                    cell_id = identity_of([variant.identity, input_key, repeat, self.run.fresh, *answered_by])
                     yield Cell(position, variant.name, repeat, case.id, case_key, cell_id), case
                     position += 1
 
@@ -86,11 +87,18 @@ class Estimate:
 
 
 def plan_experiment(
-    workspace: Workspace, name: str, journal: Journal | None, *, fresh: bool = False, now: datetime
+    workspace: Workspace,
+    name: str,
+    journal: Journal | None,
+    *,
+    fresh: bool = False,
+    replayed: str | None = None,
+    now: datetime,
 ) -> Plan:
     """Return the plan of an experiment.
 
-    fresh: pay again, as a new run of the same identity.
+    fresh: pay again, as a new run of the same identity. replayed: identity of the recordings that answer in place
+    of models; what comes of them stands apart from all that models answered.
 
     Raises DefinitionError or UsageError for whatever does not resolve.
     """
@@ -105,12 +113,13 @@ def plan_experiment(
     version = dataset.version(split)
     judged_by = tuple(evaluator.version() for evaluator in evaluators)
     identity = run_identity(variants, version, judged_by, experiment.repeats, experiment.seed)
-    number = _fresh_number(journal, name, fresh)
+    number = 0 if replayed else _fresh_number(journal, name, fresh)
     run = Run(
-        id=run_id(name, identity, number),
+        id=run_id(name, identity, number, replayed),
         experiment=name,
         identity=identity,
         fresh=number,
+        replayed=replayed,
         status=RunStatus.RUNNING,
         created_at=now,
         dataset=DatasetVersion(
@@ -152,9 +161,13 @@ def run_identity(
     )
 
 
-def run_id(experiment: str, identity: str, fresh: int) -> str:
-    """Return the id of a run: its experiment, eight digits of its identity, and its number when paid again."""
-    return f"{experiment}-{identity[:8]}" + (f".{fresh}" if fresh else "")
+def run_id(experiment: str, identity: str, fresh: int, replayed: str | None = None) -> str:
+    """Return the id of a run: its experiment, eight digits of its identity, and its number when paid again.
+
+    replayed: identity of its recordings; the id then says so.
+    """
+    number = f".{fresh}" if fresh else ""
+    return f"{experiment}-{identity[:8]}{number}" + (f"{REPLAYED}{replayed[:8]}" if replayed else "")
 
 
 def _fresh_number(journal: Journal | None, experiment: str, fresh: bool) -> int:
@@ -466,6 +479,10 @@ def reasons(run: Run, before: Run | None) -> list[str]:
     """Return why a run has work to do, against the experiment's run before it: one sentence a class of work."""
     if before is None:
         return [f"{run.experiment} has not run here before"]
+    if before.replayed != run.replayed:
+        return [
+            f"{short(run.replayed)} recordings answer" if run.replayed else "until now recordings answered"
+        ]
     if before.identity == run.identity:
         again = (
             f"paid for again as number {run.fresh}" if before.fresh != run.fresh else "begun and not finished"

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmops.definitions.dataset import Case
 
 SCHEMA_VERSION = 1
+REPLAYED = "~replayed-"
+"""In the id of a run or call that recordings answered, before the digits of their identity; no name holds a `~`."""
 
 
 class Record(BaseModel):
@@ -420,6 +422,8 @@ class Run(Record):
     n_unscored those with an output that some evaluator has still to judge.
     n_calls, cost_usd: requests sent and money spent by this run itself, those of judges included, reused replies
     not counted; cost_usd is None when a price is unknown. The metric `cost_usd` is what the outputs cost.
+    replayed: identity of the recordings that answered in place of models, None where models did. Such a run says
+    what came with the files: it is no evidence of what the models do now.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -427,6 +431,7 @@ class Run(Record):
     experiment: str
     identity: str
     fresh: int = 0
+    replayed: str | None = None
     status: RunStatus
     created_at: datetime
     finished_at: datetime | None = None

@@ -91,10 +91,11 @@ async def run_experiment(
     deployments = _open_needed(
         workspace, plan, missing_outputs(plan, journal, selection), evaluators, settings
     )
-    budget = spent_budget(workspace, plan.experiment.budget, plan.run.id, journal)
+    replay = settings.replay  # costs nothing, whatever was paid for what it gives
+    budget = Budget() if replay else spent_budget(workspace, plan.experiment.budget, plan.run.id, journal)
     tally = Tally(journal.n_pending(plan.run.id, plan.evaluator_identities, **filters))
     with _collecting_seldom():
-        async with open_caller(deployments, journal, budget, settings.utc_now) as (caller, writer):
+        async with open_caller(deployments, journal, budget, settings.utc_now, replay) as (caller, writer):
             carrying = Carrying(caller, writer, settings, tally, plan.experiment.budget.wall_s)
             pending = journal.pending(plan.run.id, plan.evaluator_identities, **filters)
             await carrying.carry_out(pending, Cells(plan, evaluators, carrying).finish)
@@ -127,7 +128,13 @@ def _open_needed(
         load_functions(program)
     asking: list[Program | BoundEvaluator] = [*needed, *evaluators]
     models = {name: version for each in asking for name, version in each.models.items()}
-    return open_deployments(workspace, models, settings.environment, concurrency=settings.concurrency)
+    return open_deployments(
+        workspace,
+        models,
+        settings.environment,
+        concurrency=settings.concurrency,
+        replaying=settings.replay is not None,
+    )
 
 
 @dataclass

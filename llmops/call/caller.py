@@ -22,6 +22,7 @@ from llmops.models.tokens import estimate_request_tokens
 from llmops.records import Call, CallState, EmbeddingRequest, Embeddings, ErrorInfo, Message, Reply, Request
 
 if TYPE_CHECKING:
+    from llmops.call.replay import Replay
     from llmops.stores.journal import Journal
     from llmops.stores.writer import Writer
 
@@ -132,7 +133,7 @@ class Caller:
         known = await self.log.intend(call)
         if known is not None and known.reply is not None:
             self.n_reused += 1
-            return Answer(call_id, known.reply, known.cost_usd, reused=True)
+            return Answer(known.id, known.reply, known.cost_usd, reused=True)
         return await self._send_and_record(deployment, call)
 
     async def _send_and_record(self, deployment: Deployment, call: Call) -> Answer[Any]:
@@ -250,14 +251,23 @@ def _meaning(message: Message) -> list[Any]:
 
 @asynccontextmanager
 async def open_caller(
-    deployments: Mapping[str, Deployment], journal: Journal, budget: Budget, utc_now: Callable[[], datetime]
+    deployments: Mapping[str, Deployment],
+    journal: Journal,
+    budget: Budget,
+    utc_now: Callable[[], datetime],
+    replay: Replay | None = None,
 ) -> AsyncIterator[tuple[Caller, Writer]]:
-    """Give what asks the models and what writes it down, and close both in the end."""
+    """Give what asks the models and what writes it down, and close both in the end.
+
+    replay: what answers in place of models.
+    """
+    from llmops.call.replay import ReplayLog
     from llmops.stores.writer import Writer  # SQL is for those who call, not for those who check
 
     async with Writer(journal) as writer:
         try:
-            yield Caller(deployments, writer, budget, utc_now), writer
+            log: Log = writer if replay is None else ReplayLog(writer, replay, deployments, utc_now)
+            yield Caller(deployments, log, budget, utc_now), writer
         finally:
             for deployment in deployments.values():
                 await deployment.model.close()

@@ -19,6 +19,7 @@ from llmops.errors import AccessError, BudgetError, LlmopsError, ModelError, Sto
 from llmops.records import FAILED, Output, Run
 
 if TYPE_CHECKING:
+    from llmops.call.replay import Replay
     from llmops.stores.writer import Writer
 
 LOOKAHEAD = 64
@@ -97,7 +98,7 @@ def _interrupt(_: int) -> None:
 class Settings:
     """What the command line says about carrying out. concurrency: in flight for each model, None as declared.
 
-    give_up: called with the number of the second signal.
+    give_up: called with the number of the second signal. replay: what answers in place of models, if anything.
     """
 
     environment: Mapping[str, str]
@@ -105,6 +106,7 @@ class Settings:
     concurrency: int | None = None
     progress: Callable[[Progress], None] = lambda _: None
     give_up: Callable[[int], None] = _interrupt
+    replay: Replay | None = None
 
 
 @dataclass

@@ -13,6 +13,7 @@ from llmops.definitions.project import ModelDefinition, Price
 from llmops.definitions.workspace import Workspace
 from llmops.errors import AccessError, ModelError, RequestError, UsageError
 from llmops.models import open_model
+from llmops.models.absent import AbsentModel
 from llmops.models.base import Model
 from llmops.records import ModelVersion
 
@@ -62,8 +63,11 @@ def open_deployments(
     environment: Mapping[str, str],
     *,
     concurrency: int | None = None,
+    replaying: bool = False,
 ) -> dict[str, Deployment]:
     """Return models by name, ready to be asked. concurrency: in flight for each, None as declared.
+
+    replaying: recordings answer in place of models, so that these need neither address nor key.
 
     Raises UsageError naming every variable that is missing.
     """
@@ -71,8 +75,10 @@ def open_deployments(
     problems: list[str] = []
     for name, version in versions.items():
         definition = _with_concurrency(workspace.model(name), concurrency)
+        model: Model
         try:
-            model = open_model(name, definition, environment)
+            is_absent = replaying and is_replayed(version)
+            model = AbsentModel(name) if is_absent else open_model(name, definition, environment)
         except UsageError as error:
             problems.append(str(error))
             continue
@@ -80,6 +86,11 @@ def open_deployments(
     if problems:
         raise UsageError("\n".join(problems))
     return deployments
+
+
+def is_replayed(version: ModelVersion) -> bool:
+    """Say whether recordings can stand for a model; `embedded` needs none, it answers the same everywhere."""
+    return version.provider != "embedded"
 
 
 def _with_concurrency(definition: ModelDefinition, concurrency: int | None) -> ModelDefinition:

@@ -15,13 +15,15 @@ from uuid import uuid4
 import click
 
 from llmops.cli.exits import Exit
+from llmops.cli.recordings import open_replay, record_replies, tell_misses
 from llmops.cli.render import read_inputs, read_paths
 from llmops.cli.session import Session, complete_names, json_option, open_session, print_record, say, utc_now
-from llmops.errors import AccessError, BudgetError, DefinitionError, UsageError
+from llmops.errors import AccessError, BudgetError, DefinitionError, RecordingError, UsageError
 from llmops.records import Output, Run, RunStatus, Status
 
 if TYPE_CHECKING:
     from llmops.call.carrying import Result
+    from llmops.call.replay import Replay
     from llmops.plan import Plan, Selection
     from llmops.stores.journal import Journal
 
@@ -44,6 +46,8 @@ MOST_UNDONE = 0.05
 @click.option(
     "--set", "paths", multiple=True, metavar="PATH=V", help="As in a variant, for a prompt or chain."
 )
+@click.option("--record", is_flag=True, help="Write the replies down beside the experiment, for --replay.")
+@click.option("--replay", type=click.Choice(["only"]), help="Ask no model: recordings answer, without a key.")
 @click.option("--no-sync", is_flag=True, help="Leave MLflow for a later `llmops sync`.")
 @json_option
 def command(target: str, inputs: tuple[str, ...], paths: tuple[str, ...], **options: object) -> int:
@@ -74,6 +78,8 @@ def _run_experiment(
     dry_run: bool,
     skip_bad: bool,
     allow_empty: bool,
+    record: bool,
+    replay: str | None,
     no_sync: bool,
     as_json: bool,
 ) -> int:
@@ -81,9 +87,15 @@ def _run_experiment(
     from llmops.plan import plan_experiment, select
     from llmops.run import find_finished
 
+    if replay and (record or fresh):
+        raise UsageError(f"--replay reads recordings: it goes without {'--record' if record else '--fresh'}")
     session.workspace.skip_bad, session.workspace.allow_empty = skip_bad, allow_empty
-    with _open_journal(session, create=not dry_run) as journal:
-        plan = plan_experiment(session.workspace, name, journal, fresh=fresh, now=utc_now())
+    replaying = open_replay(session, name) if replay else None
+    with _open_journal(session, create=not dry_run, local=replaying is not None) as journal:
+        replayed = replaying.identity if replaying else None
+        plan = plan_experiment(
+            session.workspace, name, journal, fresh=fresh, replayed=replayed, now=utc_now()
+        )
         _tell_skipped(session)
         selection = select(plan, variants=variants, models=models, cases=cases, limit=limit)
         if dry_run or journal is None:
@@ -95,8 +107,10 @@ def _run_experiment(
             code = _nothing_to_do(finished, journal, as_json=as_json)
         else:
             with ahead(plan.evaluators):
-                code = _carry_out(session, plan, journal, selection, concurrency, as_json=as_json)
-    if not no_sync and code not in {Exit.INTERRUPTED, Exit.TERMINATED}:
+                code = _carry_out(session, plan, journal, selection, concurrency, replaying, as_json=as_json)
+        if record:
+            record_replies(session, journal, plan.run)
+    if not no_sync and replaying is None and code not in {Exit.INTERRUPTED, Exit.TERMINATED}:
         from llmops.cli.sync import sync_after_run
 
         sync_after_run(session, plan.run.id)
@@ -111,12 +125,12 @@ def _tell_skipped(session: Session) -> None:
 
 
 @contextmanager
-def _open_journal(session: Session, *, create: bool) -> Iterator[Journal | None]:
-    """Give the journal; None when nothing has run here and no store may be made."""
-    if not create and not session.has_journal():
+def _open_journal(session: Session, *, create: bool, local: bool = False) -> Iterator[Journal | None]:
+    """Give the journal; None when nothing has run here and no store may be made. local: one on this disk."""
+    if not create and (local or not session.has_journal()):
         yield None
         return
-    with closing(session.journal()) as journal:
+    with closing(session.local_journal() if local else session.journal()) as journal:
         yield journal
 
 
@@ -139,6 +153,7 @@ def _carry_out(
     journal: Journal,
     selection: Selection,
     concurrency: int | None,
+    replay: Replay | None,
     *,
     as_json: bool,
 ) -> int:
@@ -155,10 +170,10 @@ def _carry_out(
     for note in (*plan.notes, *_notices(plan)):
         say(f"note: {note}")
     with journal.hold(plan.run.id):
-        if (budget := plan.experiment.budget.usd) is not None:
+        if (budget := plan.experiment.budget.usd) is not None and replay is None:
             _refuse_over_budget(_explain(session, plan, journal, selection), budget)
         with showing_progress(plan.run.id) as progress:
-            settings = Settings(session.environment, utc_now, concurrency, progress, give_up)
+            settings = Settings(session.environment, utc_now, concurrency, progress, give_up, replay)
             result = asyncio.run(run_experiment(session.workspace, plan, journal, selection, settings))
         run = result.run.model_copy(
             update={
@@ -167,7 +182,10 @@ def _carry_out(
         )
         journal.save_run(run)
     print_run(run, journal, as_json=as_json)
-    return tell_result(result)
+    code = tell_result(result)
+    if replay is not None:
+        tell_misses(replay, result)
+    return code
 
 
 def _notices(plan: Plan) -> Iterator[str]:
@@ -285,6 +303,8 @@ def tell_result(result: Result) -> int:
         fix = "raise it, then" if isinstance(result.stopped, BudgetError) else "mend that, then"
         say(f"stopped: {one_line(str(result.stopped))}; {fix} run the same command again to go on")
         return Exit.STOPPED
+    if RecordingError.kind in result.errors:
+        return Exit.INCOMPLETE
     if result.n_without_output + result.n_without_score > MOST_UNDONE * result.n_selected:
         lacking = {"output": result.n_without_output, "score of some evaluator": result.n_without_score}
         for what, n in lacking.items():

@@ -55,6 +55,30 @@ class Session:
         url = self.workspace.project.store.url
         return open_journal(url, root=self.root, create=create, environment=self.environment)
 
+    def local_journal(self) -> Journal:
+        """Return a journal on this disk: the project's own, or the default where that is on a server."""
+        from llmops.definitions.project import Store
+        from llmops.stores.journal import open_journal
+
+        url = self.workspace.project.store.url
+        is_file = url.startswith("sqlite")
+        return open_journal(url if is_file else Store().url, root=self.root, environment=self.environment)
+
+    def scrubber(self) -> Callable[[str], str]:
+        """Return what masks, in any text, the value of every variable that llmops.yaml names as a key."""
+        from llmops.models.access import Secret
+
+        names = {model.api_key_env for model in self.workspace.project.models.values()}
+        values = {name: self.environment.get(name) or "" for name in sorted(filter(None, names))}
+        secrets = [Secret(name, value) for name, value in values.items() if value]
+
+        def scrub(text: str) -> str:
+            for secret in secrets:
+                text = secret.scrub(text)
+            return text
+
+        return scrub
+
     def has_journal(self) -> bool:
         """Say whether anything has run here."""
         from llmops.stores import has_store
@@ -194,17 +218,9 @@ def click_width() -> int:
 def scrub(text: str) -> str:
     """Return text without the value of any variable that llmops.yaml names as a key."""
     try:
-        session = open_session(tell=lambda _: None)
-        names = {model.api_key_env for model in session.workspace.project.models.values()}
+        return open_session(tell=lambda _: None).scrubber()(text)
     except LlmopsError:
         return text
-    from llmops.models.access import Secret
-
-    for name in sorted(filter(None, names)):
-        value = session.environment.get(name)
-        if value and len(value) >= 8:
-            text = Secret(name, value).scrub(text)
-    return text
 
 
 def say(text: str) -> None:

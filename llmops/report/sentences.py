@@ -15,6 +15,7 @@ from llmops.records import Comparison, Effect, EvaluatorVersion, Figure, Run, Ru
 from llmops.report import texts
 
 NO_JUDGE = "asked of embedded, which is no judge: the numbers show that all runs, and nothing else"
+REPLAYED = "replies and latency are those of recordings that came with the files; nothing was asked"
 EMBEDDED = "embedded is not a language model: a baseline that needs no key"
 
 Tone = Literal["good", "bad", "open", "plain"]
@@ -115,6 +116,8 @@ def run_caveats(run: Run) -> Iterator[Sentence]:
         )
         again = f"`llmops run {texts.one_line(run.experiment)}` goes on"
         yield Sentence(f"{run.status}: {what}; {again}", "bad")
+    if run.replayed:
+        yield Sentence(f"replayed ({short(run.replayed)}): {REPLAYED}", "open")
     embedded = [
         texts.one_line(variant.name)
         for variant in run.variants

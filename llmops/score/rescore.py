@@ -14,6 +14,7 @@ from llmops.call import open_caller, open_deployments, spent_budget
 from llmops.call.carrying import Carrying, Result, Settings, Tally
 from llmops.definitions.dataset import Case
 from llmops.definitions.workspace import Workspace
+from llmops.errors import UsageError
 from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
 from llmops.plan import Selection, run_id, run_identity
 from llmops.records import EvaluatorVersion, Output, Run
@@ -34,7 +35,13 @@ def plan_scoring(workspace: Workspace, before: Run, journal: Journal, now: datet
     """Return what scoring a run with today's evaluators of its experiment would do.
 
     The same run comes back when the evaluators are those it was scored with.
+
+    Raises UsageError for a run that recordings answered: judges asked now would not belong to it.
     """
+    if before.replayed:
+        raise UsageError(
+            f"{before.id} was replayed: `llmops run {before.experiment} --replay only` scores it again, from recordings"
+        )
     evaluators = bind_evaluators(workspace, before.experiment)
     run = _judged_by(before, tuple(evaluator.version() for evaluator in evaluators), now)
     return Scoring(before, journal.find_run(run.id) or run, evaluators)

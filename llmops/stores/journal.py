@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from llmops.definitions.dataset import Case
 from llmops.errors import StoreError, UsageError, nearest
-from llmops.records import Call, CallState, Output, Row, Run, Score, Span, Status
+from llmops.records import REPLAYED, Call, CallState, Output, Row, Run, Score, Span, Status
 from llmops.stores import open_database
 from llmops.stores.base import Area
 from llmops.stores.rows import (
@@ -524,10 +524,17 @@ class Journal:
         return self._number(select(RUNS.c.revision).where(RUNS.c.id == run_id))
 
     def waiting(self, target: str) -> list[str]:
-        """Return the ids of runs saved since they were last delivered to a target, oldest first."""
+        """Return the ids of runs saved since they were last delivered to a target, oldest first.
+
+        What recordings answered stays here: nothing was asked, and whoever looks there looks for what models do.
+        """
         here = (DELIVERIES.c.run_id == RUNS.c.id) & (DELIVERIES.c.target == escape(target))
         delivered = func.coalesce(DELIVERIES.c.delivered_revision, 0)
-        query = select(RUNS.c.id).outerjoin(DELIVERIES, here).where(RUNS.c.revision > delivered)
+        query = (
+            select(RUNS.c.id)
+            .outerjoin(DELIVERIES, here)
+            .where(RUNS.c.revision > delivered, RUNS.c.id.not_like(f"%{REPLAYED}%"))
+        )
         return [row.id for row in self._rows(query.order_by(RUNS.c.sequence))]
 
     def mark_delivered(self, run_id: str, target: str, revision: int, mlflow_ids: Mapping[str, Any]) -> None:
