@@ -88,10 +88,7 @@ def test_the_same_model_counts_first_then_fewer_fields_then_more_words() -> None
     two_fields = asked(request_of("my parcel was late", temperature=1))
     unlike = asked(request_of("I was charged twice", temperature=0))
     like = asked(request_of("my parcel is here", temperature=0))
-    assert "late" in str(told([elsewhere, two_fields, unlike, like], now))
-    assert '"...is here" recorded' in str(told([elsewhere, two_fields, unlike, like], now)).replace(
-        "my parcel is here", "...is here"
-    )
+    assert '"...parcel is here" recorded' in str(told([elsewhere, two_fields, unlike, like], now))
     assert "charged" in str(told([elsewhere, two_fields, unlike], now))
     assert "temperature" in str(told([elsewhere, two_fields], now))
     assert "the nearest differs in model" in str(told([elsewhere], now))
