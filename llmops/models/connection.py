@@ -1,6 +1,6 @@
 """The client of one model: opened by its first call, closed once, given a key or a fresh token for each call.
 
-What all HTTP providers share around their SDKs; which client it is, and how it sends, each says for itself.
+What all HTTP providers share around what sends for them; which client it is, and how it sends, each says for itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def embeddings_exchange(access: Access, request: EmbeddingRequest) -> Exchange[E
 
 
 class Client(Protocol):
-    """What an SDK's client must do besides sending."""
+    """What a client must do besides sending."""
 
     async def close(self) -> None:
         """Close connections."""
@@ -62,7 +62,7 @@ class Connection(Generic[C]):
         """Return what sending through the client gives, within the time. Raises the leaves of ModelError."""
         if self._is_closed:
             raise RequestError("the model is closed", model=self.access.model, sent=False)
-        if self._client is None:  # before the clock starts: opening imports the SDK
+        if self._client is None:  # before the clock starts: opening imports what sends
             self._client = self._open_client()
         return await exchange.within(timeout_s, self._send(self._client, exchange, send))
 

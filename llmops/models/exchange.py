@@ -1,6 +1,6 @@
 """One request on its way over HTTP: the time it may take, what has come back, and what that amounts to.
 
-Shared by all HTTP providers: they send through their SDK and hand the answer over unread, so that limits on
+Shared by all HTTP providers: each sends in its own way and hands the answer over unread, so that limits on
 size and time and the reading of streams are ours, and the same for all. What an answer holds (a chat, vectors,
 what is known of a model) is for a decoder of the asker's to say.
 """
@@ -42,7 +42,7 @@ def call_headers(call_id: str | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an SDK hands over. chunks: the body as it comes off the wire.
+    """What a client hands over. chunks: the body as it comes off the wire.
 
     broken: what reading the chunks raises when the connection breaks.
     """
