@@ -160,13 +160,17 @@ def test_the_second_of_two_runners_of_one_run_exits_5_and_names_the_first_f49(
     team: tuple[Workplace, Place],
 ) -> None:
     work, place = team
-    first = start("run", "experiments/sort", "--no-sync", cwd=work.root, more=work.environment)
-    while not calls_of(place):
-        pass
-    second = llmops("run", "experiments/sort", "--no-sync", cwd=work.root, more=work.environment)
+    with start("run", "experiments/sort", "--no-sync", cwd=work.root, more=work.environment) as first:
+        while not calls_of(place):
+            pass
+        first.send_signal(signal.SIGSTOP)  # it must not be done before the second has looked
+        try:
+            second = llmops("run", "experiments/sort", "--no-sync", cwd=work.root, more=work.environment)
+        finally:
+            first.send_signal(signal.SIGCONT)
+        first.communicate()
     assert second.returncode == 5
     assert re.search(rf"pid {first.pid}\) works on sort-", second.stderr)
-    first.communicate()
     assert first.returncode == 0
     assert len(work.new_requests()) == 40
 
