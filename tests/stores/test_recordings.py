@@ -50,7 +50,7 @@ def many(n: int = 4) -> Recordings:
 
 
 def packed(*lines: str) -> bytes:
-    return gzip.compress("".join(f"{line}\n" for line in lines).encode())
+    return gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0)
 
 
 def lines_of(path: Path) -> list[str]:
@@ -204,7 +204,7 @@ DEEP = "[" * 100_000
         (packed(json.dumps(GOOD), "", json.dumps(GOOD)), f"{SHOWN}:2: no recording"),
         (packed(json.dumps({**GOOD, "reply": "yes"})), f"{SHOWN}:1: no recording"),
         (packed(json.dumps({**GOOD, "v": 2})), f"{SHOWN}:1: recorded by another version"),
-        (gzip.compress(b"\xff\xfe"), "not written by llmops"),
+        (gzip.compress(b"\xff\xfe", mtime=0), "not written by llmops"),
         (b"PK\x03\x04 a zip", "it cannot be read"),
         (b"", "cut short"),
         (packed(json.dumps(GOOD))[:-9], "cut short"),
