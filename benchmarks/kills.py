@@ -45,6 +45,7 @@ class Outcome:
     """What kills did. n_lost: answers older than GRACE_S at a kill that were asked for again.
 
     n_repeated: other requests sent twice, because they were in flight or just answered.
+    accounts: what the run's record says beside what the server's ledger says.
     """
 
     n_kills: int
@@ -52,6 +53,7 @@ class Outcome:
     n_lost: int
     n_repeated: int
     differing: tuple[str, ...]
+    accounts: str
 
 
 def kill_and_compare(scratch: Path, *, kills: int, cells: int, delay_ms: int = 20, seed: int = 0) -> Outcome:
@@ -64,7 +66,8 @@ def kill_and_compare(scratch: Path, *, kills: int, cells: int, delay_ms: int = 2
         root = _project(scratch / "killed", cells)
         moments = sorted(draw.uniform(0.02, 0.9) for _ in range(kills))
         killed_at = [_kill_at(root, url, ledger, round(moment * cells)) for moment in moments]
-        disturbed = _summary(root, url)
+        run = _finished(root, url)
+        disturbed = _figures(run)
     entries = list(_entries(ledger))
     return Outcome(
         n_kills=len(killed_at),
@@ -72,6 +75,16 @@ def kill_and_compare(scratch: Path, *, kills: int, cells: int, delay_ms: int = 2
         n_lost=_count(entries, killed_at, _is_lost),
         n_repeated=_count(entries, killed_at, lambda entry, at: not _is_lost(entry, at)),
         differing=tuple(_differing(undisturbed, disturbed)),
+        accounts=_accounts(run, entries),
+    )
+
+
+def _accounts(run: Mapping[str, Any], entries: Sequence[Entry]) -> str:
+    """Return requests, repeats and hidden charges as the run knows them, each beside what really came."""
+    n_repeated = len(entries) - len({entry.call_id for entry in entries})
+    return (
+        f"{run['n_calls']} to {run['n_calls'] + run['n_unknown']} sent ({len(entries)} came), "
+        f"{run['n_repeated']} repeated at most ({n_repeated} came), hidden at most {run['hidden_usd']} USD"
     )
 
 
@@ -135,12 +148,22 @@ def _kill_at(root: Path, url: str, ledger: Path, n_answered: int) -> float:
 
 
 def _summary(root: Path, url: str) -> dict[str, dict[str, Any]]:
-    """Carry the run out to its end and return its figures by name, those of time aside."""
+    return _figures(_finished(root, url))
+
+
+def _finished(root: Path, url: str) -> dict[str, Any]:
+    """Carry the run out to its end and return its record."""
     process = _start(root, url, "run", "bench", "--no-sync", "--json")
     printed, said = process.communicate(timeout=PATIENCE_S)
     if process.returncode:
         raise SystemExit(f"the run exited {process.returncode}:\n{said}")
-    summary: dict[str, dict[str, Any]] = json.loads(printed)["summary"]["only"]
+    run: dict[str, Any] = json.loads(printed)
+    return run
+
+
+def _figures(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the figures of a run by name, those of time aside."""
+    summary: dict[str, dict[str, Any]] = run["summary"]["only"]
     return {name: figure for name, figure in summary.items() if not name.startswith(("latency_s", "ttft_s"))}
 
 
@@ -162,7 +185,7 @@ def main() -> None:
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     line(
         "kills",
-        "lost; repeated; differing figures",
+        "lost; repeated; differing figures; as the run accounts for it",
         "0 lost, only what was in flight repeated, none differing",
     )
     total = lost = 0
@@ -173,7 +196,7 @@ def main() -> None:
         lost += found.n_lost + len(found.differing)
         line(
             f"{found.n_kills} at {found.n_cells} cells",
-            f"{found.n_lost}; {found.n_repeated}; {found.differing}",
+            f"{found.n_lost}; {found.n_repeated}; {found.differing}; {found.accounts}",
             "",
         )
     raise SystemExit(1 if lost else 0)

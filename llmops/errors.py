@@ -8,6 +8,7 @@ LlmopsError
         RateLimitError, ModelTimeoutError, UnavailableError       worth another try
         RefusalError, ReplyError, RequestError                    not worth another try
         RecordingError                                            a replay lacks it: record it where there is a key
+        OutcomeUnknownError                                       it may have been carried out: not sent again
         AccessError                                               key, quota or deployment: stop asking this model
     EvaluatorError      a score could not be worked out
     StepError           a step of a chain could not give its value
@@ -146,6 +147,12 @@ class RecordingError(ModelError):
     """Recordings alone may answer, and none does; says what was recorded that is nearest."""
 
     kind = "missing_recording"
+
+
+class OutcomeUnknownError(ModelError):
+    """A request may have been carried out and billed, and the model's `on_unknown` lets nobody send it again."""
+
+    kind = "unknown"
 
 
 class EvaluatorError(LlmopsError):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from operator import add
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -139,6 +140,7 @@ class Reply(Record):
     model: the identifier the service returned, which may be more exact than the one asked for.
     latency_s: from sending to the last byte. ttft_s: to the first text, only when streamed.
     tpot_s: seconds per output token after the first, only when streamed.
+    unfiltered: the service says that its content filter did not run.
     raw: the body as it came, bytes kept as they are.
     """
 
@@ -153,6 +155,7 @@ class Reply(Record):
     latency_s: float = Field(default=0.0, ge=0)
     ttft_s: float | None = None
     tpot_s: float | None = None
+    unfiltered: bool = False
     raw: bytes = b""
 
 
@@ -188,7 +191,10 @@ class CallState(StrEnum):
 class Call(Record):
     """One paid request and what came of it. `id` is the hash of all that determines the reply.
 
-    attempts: requests actually sent for it, over all runs. cost_usd: None when the price or usage is unknown.
+    attempts: requests known to have been sent for it, over all runs; n_unknown: requests of which nobody learnt what
+    became of them, and with any it is in doubt. upper_usd: what a request costs at most, None without a price.
+    cost_usd: None when the price or usage is unknown. owner: of one in doubt, whoever asked, where that is
+    who asks again.
     """
 
     id: str
@@ -197,11 +203,40 @@ class Call(Record):
     request: Request | EmbeddingRequest
     state: CallState
     attempts: int = 0
+    n_unknown: int = 0
+    upper_usd: float | None = None
     reply: Reply | Embeddings | None = None
     cost_usd: float | None = None
     error: ErrorInfo | None = None
     created_at: datetime
     answered_at: datetime | None = None
+    owner: str | None = None
+
+
+class Spent(NamedTuple):
+    """What asking models came to: of one try, of a call, of a run; all of it adds up.
+
+    n_calls: requests known to have been sent. n_retried: further tries of a call. n_repeated: those sent though one
+        before may have been carried out.
+    n_unknown: requests whose outcome nobody learnt; n_adrift: those of them that a kill left, which may never have
+        been sent and are not in n_calls; n_unbounded: those of them without a price.
+    usd: what was charged, n_unpriced requests of it at their upper estimate only. hidden_usd: upper estimate of what
+        the unknown ones may have been charged besides.
+    """
+
+    n_calls: int = 0
+    n_retried: int = 0
+    n_repeated: int = 0
+    n_unknown: int = 0
+    n_adrift: int = 0
+    n_unbounded: int = 0
+    n_unpriced: int = 0
+    usd: float = 0.0
+    hidden_usd: float = 0.0
+
+    def plus(self, other: Spent) -> Spent:
+        """Return both together."""
+        return Spent(*map(add, self, other))
 
 
 class ErrorInfo(Record):
@@ -246,6 +281,7 @@ class Output(Record):
     valid: False when the value lies outside the declared response format; None when none is declared.
     latency_s: the recorded time of the case's calls and steps, not the time a re-run took.
     cost_usd: None when any call's cost is unknown. usage_estimated: some tokens were counted by us.
+    unfiltered: the content filter of the service did not run for some reply.
     """
 
     cell_id: str
@@ -260,6 +296,7 @@ class Output(Record):
     usage_estimated: bool = False
     cost_usd: float | None = None
     returned_model: str | None = None
+    unfiltered: bool = False
     spans: tuple[Span, ...] = ()
     created_at: datetime
 
@@ -424,6 +461,9 @@ class Run(Record):
     not counted; cost_usd is None when a price is unknown. The metric `cost_usd` is what the outputs cost.
     replayed: identity of the recordings that answered in place of models, None where models did. Such a run says
     what came with the files: it is no evidence of what the models do now.
+    n_retried, n_repeated, n_unknown, hidden_usd: as in `Spent`. After a kill n_calls counts what is known to have been
+    sent; what may have been sent besides is in n_unknown, and the truth lies between n_calls and their sum.
+    answered_by: by variant, the models that the services said had answered, which may not be those asked for.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -447,11 +487,16 @@ class Run(Record):
     n_errors: int = 0
     n_unscored: int = 0
     n_calls: int = 0
+    n_retried: int = 0
+    n_repeated: int = 0
+    n_unknown: int = 0
     n_reused: int = 0
     cost_usd: float | None = 0.0
+    hidden_usd: float | None = 0.0
     wall_s: float = 0.0
     summary: Mapping[str, Mapping[str, Figure]] = Field(default_factory=dict)
     slices: Mapping[str, Mapping[str, Mapping[str, Figure]]] = Field(default_factory=dict)
+    answered_by: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
 
 

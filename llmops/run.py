@@ -25,6 +25,7 @@ from llmops.errors import (
     BudgetError,
     LlmopsError,
     ModelError,
+    OutcomeUnknownError,
     StoreError,
     first_error,
 )
@@ -92,7 +93,7 @@ async def run_experiment(
         workspace, plan, missing_outputs(plan, journal, selection), evaluators, settings
     )
     replay = settings.replay  # costs nothing, whatever was paid for what it gives
-    budget = Budget() if replay else spent_budget(workspace, plan.experiment.budget, plan.run.id, journal)
+    budget = Budget() if replay else spent_budget(plan.experiment.budget, plan.run.id, journal)
     tally = Tally(journal.n_pending(plan.run.id, plan.evaluator_identities, **filters))
     with _collecting_seldom():
         async with open_caller(deployments, journal, budget, settings.utc_now, replay) as (caller, writer):
@@ -206,7 +207,8 @@ async def carry_out_case(
     except Halted as error:
         return _failed(cell_id, trace, utc_now(), error.status, error)
     except ModelError as error:
-        return _failed(cell_id, trace, utc_now(), Status.ERROR, error)
+        status = Status.UNKNOWN if isinstance(error, OutcomeUnknownError) else Status.ERROR
+        return _failed(cell_id, trace, utc_now(), status, error)
     except LlmopsError as error:
         return _failed(cell_id, trace, utc_now(), Status.CRASHED, error)
     return _summed(
@@ -241,6 +243,7 @@ def _summed(cell_id: str, trace: Trace, now: datetime, **known: Any) -> Output:
         "usage_estimated": any(usage.estimated for usage in used),
         "cost_usd": None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs),
         "returned_model": trace.returned_model,
+        "unfiltered": trace.unfiltered,
     }
     return Output(cell_id=cell_id, spans=spans, created_at=now, **{**summed, **known, **trace.figures})
 

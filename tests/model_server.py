@@ -43,7 +43,10 @@ MEGABYTE = b" " * 1_000_000
 
 @dataclass
 class Received:
-    """One request as it came. Times are seconds since the epoch; status, answered_at None until it ends."""
+    """One request as it came. Times are seconds since the epoch; status, answered_at None until it ends.
+
+    usage: what is billed, whether or not anybody hears the answer; None where nothing was carried out.
+    """
 
     call_id: str
     path: str
@@ -54,6 +57,7 @@ class Received:
     arrived_at: float
     answered_at: float | None = None
     status: int | None = None
+    usage: dict[str, int] | None = None
 
 
 # --- what it answers --------------------------------------------------------------------------------------
@@ -294,6 +298,11 @@ EDITS: dict[str, Edit] = {
     "usage-strings": _with(usage={"prompt_tokens": "12", "completion_tokens": "3"}),
     "usage-negative": _with(usage={"prompt_tokens": -1, "completion_tokens": 3}),
     "usage-huge": _with(usage={"prompt_tokens": 10**30, "completion_tokens": 3}),
+    "unfiltered": _choice(content_filter_results={"error": {"code": "content_filter_error"}}),
+    "unfiltered-prompt": _with(
+        prompt_filter_results=[{"content_filter_results": {"error": {"code": "content_filter_error"}}}]
+    ),
+    "filter-ran": _choice(content_filter_results={"hate": {"filtered": False, "severity": "safe"}}),
     "other-model": _with(model="another-model"),
     "surrogate": _message(content="a\ud800b\0c"),
 }
@@ -398,6 +407,8 @@ WIRES = (
     "redirect-loop",
     "401-echo",
 )
+BILLED_WIRES = frozenset({"close", "stall", "stall-body", "drip", "short-body"})
+"""Broken after the work was done; a `reset` comes before it."""
 FAULTS = (*EDITS, *BODIES, *STATUSES, *STREAMS, *WIRES, "echo-key")
 
 
@@ -408,6 +419,7 @@ class ModelServer:
     """What the server is set to, and what it has received.
 
     elsewhere: where the fault `redirect` points.
+    stored: completions that were to be kept. lists: whether it tells of them.
     token_life_s: how long a token of its identity endpoint is good; below 0 none comes.
     """
 
@@ -418,6 +430,8 @@ class ModelServer:
         self.token_life_s = 3600
         self.tokens: list[dict[str, str]] = []
         self.received: list[Received] = []
+        self.stored: list[dict[str, Any]] = []
+        self.lists = True
         self._ledger = ledger
         self._failed: Counter[tuple[str, str]] = Counter()
 
@@ -447,6 +461,8 @@ class ModelServer:
             app.router.add_post(f"{root}/images/embeddings", self._embeddings)
             app.router.add_get(f"{root}/info", self._info)
         app.router.add_get("/v1/models/{model}", self._info)
+        for root in ("/v1", "/openai"):
+            app.router.add_get(f"{root}/chat/completions", self._list)
         app.router.add_get("/identity", self._token)
         return app
 
@@ -469,6 +485,8 @@ class ModelServer:
         call_id = request.headers.get("Idempotency-Key", "")
         fault = self._due(json.dumps(body[marked]), call_id)
         noted = self._noted(request, call_id, body, fault, arrived_at)
+        if not fault or fault in BILLED_WIRES or (fault not in (*STATUSES, *WIRES) and not fault.isdigit()):
+            noted.usage = self._carried_out(body, made(body))
         try:
             if "deployment" in request.match_info and "api-version" not in request.query:
                 response: web.StreamResponse = web.json_response({"error": {"code": "404"}}, status=404)
@@ -479,6 +497,27 @@ class ModelServer:
         finally:
             noted.answered_at = time.time()
             self._write(noted)
+
+    def _carried_out(self, body: dict[str, Any], reply: dict[str, Any]) -> dict[str, int]:
+        """Keep a completion where that was asked for; return what is billed for it."""
+        if body.get("store"):
+            self.stored.append({**reply, "metadata": body.get("metadata", {})})
+        return dict(reply["usage"])
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        """List the completions kept, by the metadata asked for."""
+        noted = self._noted(request, "", {}, "", time.time())
+        noted.status = 200 if self.lists else 503
+        if not self.lists:
+            return web.json_response({"error": {"message": "made to fail"}}, status=503)
+        wanted = {
+            name[1]: value
+            for key, value in request.query.items()
+            if (name := re.fullmatch(r"metadata\[(\w+)\]", key))
+        }
+        found = [kept for kept in self.stored if wanted.items() <= kept["metadata"].items()]
+        limited = found[: int(request.query.get("limit", "20"))]
+        return web.json_response({"object": "list", "data": limited, "has_more": len(found) > len(limited)})
 
     async def _info(self, request: web.Request) -> web.StreamResponse:
         """Say what the model is; of `missing` nobody knows."""

@@ -19,7 +19,7 @@ from llmops.run import find_finished, run_experiment, run_once
 from llmops.steps import Overrides, open_program
 from llmops.stores.journal import Batch, Journal
 from tests.model_server import ModelServer, running_model_server
-from tests.workplace import FILES, KEY, Workplace, case_of, figure, said, utc_now
+from tests.workplace import FILES, KEY, Workplace, calls_in, case_of, figure, said, utc_now
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def faulty(number: int, fault: str) -> dict[str, Any]:
 
 
 def spent_of(place: Workplace, plan: Plan, journal: Journal) -> Budget:
-    return spent_budget(place.workspace(), plan.experiment.budget, plan.run.id, journal)
+    return spent_budget(plan.experiment.budget, plan.run.id, journal)
 
 
 # --- like make --------------------------------------------------------------------------------------------
@@ -483,17 +483,18 @@ def test_calls_of_a_carrying_out_that_was_killed_count_against_the_budget_S29_F3
         budget = spent_of(place, plan, journal)
         assert (budget.n_calls, budget.n_unpriced) == (6, 0)
         assert budget.spent_usd == pytest.approx(run.cost_usd)
-        call = journal.calls_since(run.created_at)[0]
-        unsent = {"attempts": 0, "reply": None, "cost_usd": None}
+        call = calls_in(journal)[0]
+        unsent = {"attempts": 0, "reply": None, "cost_usd": None, "answered_at": None}
         for state in (CallState.SENT, CallState.PLANNED):
             lost = call.model_copy(update={**unsent, "id": state * 8, "state": state})
             with journal.hold(run.id):
                 journal.apply(Batch(calls=[lost]))
             with journal.hold("another run"):  # whose calls are no business of ours
                 journal.apply(Batch(calls=[lost.model_copy(update={"id": f"another {state}"})]))
-        more = spent_of(place, plan, journal)
-        assert (more.n_calls, more.n_unpriced) == (7, 1)  # what was only planned never left
-        assert more.spent_usd > budget.spent_usd
+        with journal.hold(run.id):
+            more = spent_of(place, plan, journal).total
+        assert (more.n_calls, more.n_unknown, more.n_adrift) == (6, 1, 1)  # what was only planned never left
+        assert more.hidden_usd == call.upper_usd and more.usd == budget.spent_usd
 
 
 def test_the_time_budget_stops_the_run_and_it_goes_on_later(tmp_path: Path) -> None:

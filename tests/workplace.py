@@ -17,12 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select as select_rows
+
 from llmops.call.carrying import Result, Settings
 from llmops.definitions.workspace import Workspace, load_workspace
 from llmops.plan import Plan, plan_experiment, select
-from llmops.records import Figure, Row, Run
+from llmops.records import Call, Figure, Row, Run
 from llmops.run import run_experiment
 from llmops.stores.journal import Journal, open_journal
+from llmops.stores.rows import call_of
+from llmops.stores.tables import CALLS
 from tests.model_server import ModelServer, Received
 
 KEY = "sk-canary/0123+456789="
@@ -164,3 +168,11 @@ def figure(run: Run, metric: str, variant: str = "plain") -> Figure:
 def said(received: Received) -> str:
     """Return the last message of a request."""
     return str(received.body["messages"][-1]["content"])
+
+
+def calls_in(journal: Journal, owner: str | None = None) -> list[Call]:
+    """Return all calls that a journal holds, or those last asked for by one owner, in the order they were."""
+    query = select_rows(CALLS).order_by(CALLS.c.created_at, CALLS.c.id)
+    if owner is not None:
+        query = query.where(CALLS.c.owner == owner)
+    return [call_of(tuple(row)) for row in journal._rows(query)]

@@ -16,10 +16,21 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from llmops.call.deployments import Deployment
 from llmops.call.money import Budget, cost_of, estimated_usage, upper_cost
+from llmops.call.tries import Tries, is_unknown, outcome_unknown
 from llmops.definitions.base import identity_of
 from llmops.errors import BudgetError, LlmopsError, ModelError
 from llmops.models.tokens import estimate_request_tokens
-from llmops.records import Call, CallState, EmbeddingRequest, Embeddings, ErrorInfo, Message, Reply, Request
+from llmops.records import (
+    Call,
+    CallState,
+    EmbeddingRequest,
+    Embeddings,
+    ErrorInfo,
+    Message,
+    Reply,
+    Request,
+    Spent,
+)
 
 if TYPE_CHECKING:
     from llmops.call.replay import Replay
@@ -44,10 +55,13 @@ class Log(Protocol):
     """Where calls are written down: the journal's writer."""
 
     async def intend(self, call: Call) -> Call | None:
-        """Return the call if it has been answered before; otherwise note that it is about to be sent."""
+        """Return the call if it has been answered, or may have been; else None, once it is noted as to be sent."""
 
-    def record_call(self, call: Call) -> None:
-        """Note what came of a call."""
+    def record_call(self, call: Call, spent: Spent | None = None) -> None:
+        """Note what came of a call, and what it came to since the last try was recorded."""
+
+    async def record_try(self, call: Call, spent: Spent) -> None:
+        """Note what came of one try before the next is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,101 +136,122 @@ class Caller:
         return answer
 
     async def _ask_once(self, deployment: Deployment, call_id: str, request: Asked) -> Answer[Any]:
+        tokens, price = estimate_request_tokens(request), deployment.price
         call = Call(
             id=call_id,
             model=deployment.version.name,
             model_identity=deployment.version.identity,
             request=request,
             state=CallState.SENT,
+            upper_usd=None if price is None else upper_cost(request, tokens, price),
             created_at=self.utc_now(),
         )
         known = await self.log.intend(call)
         if known is not None and known.reply is not None:
             self.n_reused += 1
             return Answer(known.id, known.reply, known.cost_usd, reused=True)
-        return await self._send_and_record(deployment, call)
+        return await self._send_and_record(deployment, Tries(call, tokens, price, known))
 
-    async def _send_and_record(self, deployment: Deployment, call: Call) -> Answer[Any]:
-        attempts = 0
-
-        def count() -> None:
-            nonlocal attempts
-            attempts += 1
-
+    async def _send_and_record(self, deployment: Deployment, tries: Tries) -> Answer[Any]:
+        call = tries.call
         try:
-            reply = await self._send(deployment, call, count)
+            reply = await self._send(deployment, tries)
         except ModelError as error:
             info = ErrorInfo(kind=error.kind, message=str(error))
-            self._note(call, state=CallState.FAILED, attempts=attempts, error=info)
+            state = CallState.UNKNOWN if tries.in_doubt else CallState.FAILED
+            self._note(tries, state, error=info)
             raise
-        except (BudgetError, Stopping):
-            self._note(call, state=CallState.FAILED if attempts else CallState.PLANNED, attempts=attempts)
-            raise
-        except asyncio.CancelledError:
-            self._note(call, state=CallState.UNKNOWN if attempts else CallState.PLANNED, attempts=attempts)
+        except (BudgetError, Stopping, asyncio.CancelledError):
+            self._note(tries, tries.state)
             raise
         if reply.usage is None:
             reply = reply.model_copy(update={"usage": estimated_usage(call.request, reply)})
         cost = cost_of(reply.usage, deployment.price)
-        self._note(call, state=CallState.ANSWERED, attempts=attempts, reply=reply, cost_usd=cost)
+        self._note(tries, CallState.ANSWERED, reply=reply, cost_usd=cost)
         return Answer(call.id, reply, cost, reused=False)
 
-    def _note(self, call: Call, **changes: object) -> None:
-        self.log.record_call(call.model_copy(update={**changes, "answered_at": self.utc_now()}))
+    def _note(self, tries: Tries, state: CallState, **changes: object) -> None:
+        call = tries.call_as(state, self.utc_now(), **changes)
+        self.log.record_call(call, tries.taken())
 
-    async def _send(self, deployment: Deployment, call: Call, count: Callable[[], None]) -> Said:
+    async def _send(self, deployment: Deployment, tries: Tries) -> Said:
         """The one retry loop: full jitter between tries, what the service asks for obeyed by all its callers."""
-        tokens = estimate_request_tokens(call.request)
         limits = deployment.definition.limits
         for attempt in range(1, limits.attempts + 1):
             try:
-                return await self._send_in_turn(deployment, call, tokens, count)
+                if tries.in_doubt and (found := await self._resolve(deployment, tries)) is not None:
+                    return found
+                return await self._send_in_turn(deployment, tries)
             except ModelError as error:
-                wait = _wait_before_retry(error, call.id, attempt)
-                if attempt == limits.attempts or wait is None:
+                is_last = attempt == limits.attempts
+                policy = deployment.definition.on_unknown
+                if is_unknown(error) and (policy == "fail" or (policy == "reconcile" and is_last)):
+                    raise outcome_unknown(tries.call, error, policy) from error
+                wait = _wait_before_retry(error, tries, attempt)
+                if is_last or wait is None:
                     raise
                 if error.retry_after_s is not None:
                     deployment.limiter.pause(error.retry_after_s)
+                await self.log.record_try(tries.call_as(CallState.SENT, self.utc_now()), tries.taken())
                 await self.sleep(wait)
         raise AssertionError("a call has at least one attempt")
 
-    async def _send_in_turn(
-        self, deployment: Deployment, call: Call, tokens: int, count: Callable[[], None]
-    ) -> Said:
+    async def _resolve(self, deployment: Deployment, tries: Tries) -> Reply | None:
+        """Return the answer that the service has of a call in doubt; None where it may be sent again.
+
+        Raises OutcomeUnknownError where it may not, or where nobody can say.
+        """
+        call, definition = tries.call, deployment.definition
+        if definition.on_unknown == "retry":
+            return None
+        if self._stopping:
+            raise Stopping("the run is ending")
+        if definition.on_unknown == "fail" or not isinstance(call.request, Request):
+            raise outcome_unknown(call, None, definition.on_unknown)
+        try:
+            reply = await deployment.model.find(
+                call.request, call_id=call.id, timeout_s=definition.limits.timeout_s
+            )
+        except ModelError as error:
+            raise outcome_unknown(call, error, definition.on_unknown) from error
+        if reply is not None:
+            spent = tries.found(reply)
+            self.budget.add(spent)
+            tries.note(spent)
+        return reply
+
+    async def _send_in_turn(self, deployment: Deployment, tries: Tries) -> Said:
         if not deployment.proven:
             async with deployment.probe:
                 if not deployment.proven:
                     try:
-                        async with deployment.limiter.slot(tokens):
-                            return await self._send_once(deployment, call, tokens, count)
+                        async with deployment.limiter.slot(tries.tokens):
+                            return await self._send_once(deployment, tries)
                     finally:
                         deployment.proven = True
-        async with deployment.limiter.slot(tokens):
-            return await self._send_once(deployment, call, tokens, count)
+        async with deployment.limiter.slot(tries.tokens):
+            return await self._send_once(deployment, tries)
 
-    async def _send_once(
-        self, deployment: Deployment, call: Call, tokens: int, count: Callable[[], None]
-    ) -> Said:
+    async def _send_once(self, deployment: Deployment, tries: Tries) -> Said:
         if deployment.stopped is not None:
             raise deployment.stopped
         if self._stopping:
             raise Stopping("the run is ending")
-        upper = upper_cost(call.request, tokens, deployment.price)
-        self.budget.reserve(upper)
-        count()
-        cost: float | None = None
+        self.budget.reserve(tries.upper_usd)
+        spent = tries.lost()  # unless something comes back
         self._n_sent += 1
         self.idle.clear()
         try:
-            reply = await _sent(deployment, call)
+            reply = await _sent(deployment, tries.call)
             deployment.answered = True
-            cost = cost_of(reply.usage, deployment.price)
+            spent = tries.answered(reply)
         except ModelError as error:
             deployment.note_failure(error)
-            cost = 0.0 if error.sent is False or error.status is not None else None
+            spent = tries.failed(error)
             raise
         finally:
-            self.budget.settle(upper, cost)
+            self.budget.settle(tries.upper_usd, spent)
+            tries.note(spent)
             self._n_sent -= 1
             if not self._n_sent:
                 self.idle.set()
@@ -273,11 +308,11 @@ async def open_caller(
                 await deployment.model.close()
 
 
-def _wait_before_retry(error: ModelError, call_id: str, attempt: int) -> float | None:
+def _wait_before_retry(error: ModelError, tries: Tries, attempt: int) -> float | None:
     """Return seconds to wait, with full jitter drawn from the call's own identity; None when it is final."""
-    if not error.retryable:
+    if not tries.is_worth_another(error):
         return None
-    digest = hashlib.sha256(f"{call_id}:{attempt}".encode()).digest()
+    digest = hashlib.sha256(f"{tries.call.id}:{attempt}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     base, ceiling = _BACKOFF_S
     jitter = share * min(ceiling, base * 2.0**attempt)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmops.definitions.project import Price
 from llmops.errors import BudgetError
 from llmops.models.tokens import estimate_request_tokens, estimate_tokens
-from llmops.records import Call, CallState, EmbeddingRequest, Embeddings, Reply, Request, Usage
+from llmops.records import EmbeddingRequest, Embeddings, Reply, Request, Run, Spent, Usage
 
 if TYPE_CHECKING:
     from llmops.definitions.experiment import Budget as BudgetDefinition
-    from llmops.definitions.workspace import Workspace
     from llmops.stores.journal import Journal
 
 UNSAID_OUTPUT_TOKENS = 4096
@@ -21,38 +20,59 @@ UNSAID_OUTPUT_TOKENS = 4096
 
 @dataclass
 class Budget:
-    """What a run may still spend; what is in flight counts at its upper estimate.
+    """What a run may still spend; what is in flight or may have been charged unseen counts at its upper estimate.
 
-    n_unpriced: requests whose cost nobody knows; they are in `spent_usd` at their upper estimate.
+    total: what the run has come to so far, of all its carryings out.
     """
 
     usd: float | None = None
     calls: int | None = None
-    spent_usd: float = 0.0
+    total: Spent = field(default_factory=Spent)
     reserved_usd: float = 0.0
-    n_calls: int = 0
-    n_unpriced: int = 0
+    n_reserved: int = 0
+
+    @property
+    def n_calls(self) -> int:
+        """Requests sent, those in flight included."""
+        return self.total.n_calls + self.n_reserved
+
+    @property
+    def spent_usd(self) -> float:
+        """What was charged; where that is unknown, at its upper estimate."""
+        return self.total.usd
+
+    @property
+    def n_unpriced(self) -> int:
+        """Requests whose cost nobody knows; they are in `spent_usd` at their upper estimate."""
+        return self.total.n_unpriced
 
     def reserve(self, upper_usd: float) -> None:
         """Set money aside for one request.
 
         Raises BudgetError when it could not be paid even if all in flight cost their upper estimate.
         """
-        if self.calls is not None and self.n_calls >= self.calls:
-            raise BudgetError(f"the budget of {self.calls} calls is used up")
-        if self.usd is not None and self.spent_usd + self.reserved_usd + upper_usd > self.usd:
+        total = self.total
+        if self.calls is not None and self.n_calls + total.n_adrift >= self.calls:
+            perhaps = f", {total.n_adrift} of them perhaps never sent" if total.n_adrift else ""
+            raise BudgetError(f"the budget of {self.calls} calls is used up{perhaps}")
+        if self.usd is not None and total.usd + total.hidden_usd + self.reserved_usd + upper_usd > self.usd:
+            hidden = f", {total.hidden_usd:.4f} perhaps charged unseen" if total.hidden_usd > 0 else ""
             raise BudgetError(
-                f"the budget of {self.usd:.2f} USD would be passed: {self.spent_usd:.4f} spent, "
+                f"the budget of {self.usd:.2f} USD would be passed: {total.usd:.4f} spent{hidden}, "
                 f"{self.reserved_usd:.4f} in flight, {upper_usd:.4f} more for the next call at most"
             )
-        self.n_calls += 1
+        self.n_reserved += 1
         self.reserved_usd += upper_usd
 
-    def settle(self, upper_usd: float, cost_usd: float | None) -> None:
-        """Turn what was set aside into what it cost; an unknown cost counts at its upper estimate."""
+    def settle(self, upper_usd: float, spent: Spent) -> None:
+        """Turn what was set aside into what it came to."""
+        self.n_reserved -= 1
         self.reserved_usd -= upper_usd
-        self.spent_usd += upper_usd if cost_usd is None else cost_usd
-        self.n_unpriced += cost_usd is None
+        self.add(spent)
+
+    def add(self, spent: Spent) -> None:
+        """Count what was spent without having been set aside."""
+        self.total = self.total.plus(spent)
 
 
 def cost_of(usage: Usage | None, price: Price | None) -> float | None:
@@ -84,31 +104,14 @@ def estimated_usage(request: Request | EmbeddingRequest, reply: Reply | Embeddin
     return Usage(input_tokens=estimate_request_tokens(request), output_tokens=said, estimated=True)
 
 
-def spent_budget(workspace: Workspace, asked: BudgetDefinition, run_id: str, journal: Journal) -> Budget:
-    """Return the budget of a run, less what it has spent before.
-
-    Its calls that are newer than its record were made by a carrying out that was killed before it could say what
-    it spent. Those without an answer may or may not have left: each counts as one request at its upper estimate.
-    """
-    budget = Budget(usd=asked.usd, calls=asked.calls)
-    known = journal.find_run(run_id)
-    if known is None:
-        return budget
-    budget.n_calls = known.n_calls
-    budget.spent_usd = known.cost_usd or 0.0
-    budget.n_unpriced = int(known.cost_usd is None)
-    models = workspace.project.models
-    for call in journal.calls_since(known.finished_at or known.created_at, owner=known.id):
-        price = models[call.model].pricing() if call.model in models else None
-        if call.state is not CallState.PLANNED:
-            _add_lost(budget, call, price)
-    return budget
+def spent_budget(asked: BudgetDefinition, run_id: str, journal: Journal) -> Budget:
+    """Return the budget of a run, less what it has spent before, also when it was killed."""
+    total = journal.account(run_id)
+    if total is None:  # nothing was asked in its name: its record says what others paid, or there is none
+        known = journal.find_run(run_id)
+        total = Spent() if known is None else _recorded(known)
+    return Budget(usd=asked.usd, calls=asked.calls, total=total)
 
 
-def _add_lost(budget: Budget, call: Call, price: Price | None) -> None:
-    upper = upper_cost(call.request, estimate_request_tokens(call.request), price)
-    is_free = price is not None and upper == 0
-    cost = 0.0 if call.cost_usd is None and is_free else call.cost_usd
-    budget.n_calls += max(call.attempts, 1)
-    budget.spent_usd += upper if cost is None else cost
-    budget.n_unpriced += cost is None
+def _recorded(run: Run) -> Spent:
+    return Spent(n_calls=run.n_calls, usd=run.cost_usd or 0.0, n_unpriced=int(run.cost_usd is None))

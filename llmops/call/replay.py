@@ -20,7 +20,7 @@ from llmops.call.money import cost_of
 from llmops.call.nearest import Nearest
 from llmops.definitions.base import short
 from llmops.errors import RecordingError
-from llmops.records import REPLAYED, Call, CallState
+from llmops.records import REPLAYED, Call, CallState, Spent
 
 if TYPE_CHECKING:
     from llmops.call.caller import Log, Said
@@ -93,6 +93,10 @@ class ReplayLog:
         self.log.record_call(known)
         return known
 
-    def record_call(self, call: Call) -> None:
+    def record_call(self, call: Call, spent: Spent | None = None) -> None:
         """Note what came of a call of `embedded`."""
-        self.log.record_call(call)
+        self.log.record_call(call, spent)
+
+    async def record_try(self, call: Call, spent: Spent) -> None:
+        """Note what came of one try of a call of `embedded`."""
+        await self.log.record_try(call, spent)

@@ -21,7 +21,7 @@ from llmops.evaluators import asks_models, evaluator_class
 SPREAD = ("p50", "p95", "sum")
 """What is known of a measure beside its mean."""
 
-_RATES = ("error_rate", "invalid_rate")
+_RATES = ("error_rate", "invalid_rate", "unfiltered_rate")
 _WITHOUT_PARTS = (*_RATES, "cost_usd")
 
 

@@ -12,7 +12,9 @@ from llmops.definitions.project import ModelDefinition
 from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError
 from llmops.models import model_class, open_model, untaken_settings
+from llmops.models.abilities import able_providers
 from llmops.models.access import SECRET_HOSTS
+from llmops.models.base import Ability
 from llmops.steps.base import Program
 from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
@@ -26,11 +28,22 @@ def check_project(workspace: Workspace) -> list[Finding]:
         try:
             untaken = untaken_settings(definition)
             found += [_untaken(document, name, definition, key) for key in untaken]
+            found += _unreconciled(document, name, definition)
             if not untaken:
                 open_model(name, definition, _stand_ins(definition))
         except LlmopsError as error:
             found.append(document.finding(("models", name), str(error)))
     return found
+
+
+def _unreconciled(document: Document, name: str, definition: ModelDefinition) -> list[Finding]:
+    needed = Ability.RECONCILE
+    if definition.on_unknown != "reconcile" or needed in model_class(definition.provider).abilities:
+        return []
+    message = f"model {name!r}: {definition.provider} keeps no replies that could be looked up"
+    able = ", ".join(able_providers([needed]))
+    hint = f"on_unknown: retry or fail; only {able} can reconcile"
+    return [document.finding(("models", name, "on_unknown"), message, hint)]
 
 
 def _untaken(document: Document, name: str, definition: ModelDefinition, key: str) -> Finding:

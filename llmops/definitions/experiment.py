@@ -25,7 +25,16 @@ from llmops.definitions.reference import ReferenceText, parse_reference
 from llmops.errors import nearest
 
 BASELINE_PREFIXES = ("git:", "alias:")
-MEASURED = ("error_rate", "invalid_rate", "latency_s", "ttft_s", "input_tokens", "output_tokens", "cost_usd")
+MEASURED = (
+    "error_rate",
+    "invalid_rate",
+    "unfiltered_rate",
+    "latency_s",
+    "ttft_s",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+)
 MAX_TRIALS = 1000
 
 

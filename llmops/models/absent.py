@@ -26,6 +26,10 @@ class AbsentModel:
         """Raise RecordingError."""
         raise self._refusal()
 
+    async def find(self, request: Request, *, call_id: str, timeout_s: float) -> Reply | None:  # noqa: ARG002 - the protocol's
+        """Raise RecordingError."""
+        raise self._refusal()
+
     async def info(self, *, timeout_s: float) -> ModelInfo:  # noqa: ARG002 - the protocol's
         """Raise RecordingError."""
         raise self._refusal()

@@ -67,7 +67,7 @@ class AzureInferenceModel:
     """One model behind an Azure AI inference endpoint."""
 
     version = "azure_inference@1"
-    abilities = frozenset(Ability)
+    abilities = frozenset(Ability) - {Ability.RECONCILE}
     settings = frozenset({"model", "endpoint", "endpoint_env", "api_key_env", "auth", "stream"})
     parameters = PARAMETERS
 
@@ -106,6 +106,11 @@ class AzureInferenceModel:
 
         exchange = embeddings_exchange(self._connection.access, request)
         return await self._connection.ask(exchange, send, timeout_s)
+
+    async def find(self, request: Request, *, call_id: str, timeout_s: float) -> Reply | None:  # noqa: ARG002
+        """Raise RequestError: the service keeps nothing."""
+        self._refuse_unable({Ability.RECONCILE})
+        return None
 
     async def info(self, *, timeout_s: float) -> ModelInfo:
         """Return what the service says of the model; see `base.Model`."""

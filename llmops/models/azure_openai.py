@@ -46,6 +46,10 @@ class AzureOpenAIModel:
         """Send one request and return its vectors; see `base.Model`."""
         return await self._service.embed(request, call_id, timeout_s)
 
+    async def find(self, request: Request, *, call_id: str, timeout_s: float) -> Reply | None:
+        """Return the reply kept for a call; see `base.Model`."""
+        return await self._service.find(request, call_id, timeout_s)
+
     async def info(self, *, timeout_s: float) -> ModelInfo:
         """Raise RequestError: the service says nothing of a deployment."""
         return await self._service.info(timeout_s)

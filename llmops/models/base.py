@@ -31,6 +31,7 @@ class Ability(StrEnum):
     EMBEDDINGS = "embeddings"
     IMAGE_EMBEDDINGS = "image embeddings"
     INFO = "info"
+    RECONCILE = "way to look up what it has answered"
 
 
 def abilities_for(request: Request | EmbeddingRequest) -> frozenset[Ability]:
@@ -78,6 +79,13 @@ class Model(Protocol):
 
     async def embed(self, request: EmbeddingRequest, *, call_id: str, timeout_s: float) -> Embeddings:
         """Send one request and return its vectors, as many as inputs, all of one length; the rest as `complete`."""
+
+    async def find(self, request: Request, *, call_id: str, timeout_s: float) -> Reply | None:
+        """Return the reply that the service has kept for a call; None when it has none, or none yet.
+
+        It keeps those of a model whose `on_unknown` is `reconcile`. Nothing is asked of the model and nothing billed;
+        the times of the reply are those of the look-up. Raises the leaves of ModelError.
+        """
 
     async def info(self, *, timeout_s: float) -> ModelInfo:
         """Return what the service says of the model. Raises the leaves of ModelError."""

@@ -136,6 +136,7 @@ def decode_chat(body: object, *, tools: bool = False) -> Reply:
         system_fingerprint=text_of(fields, "system_fingerprint") or None,
         request_id=text_of(fields, "id") or None,
         usage=_usage(fields.get("usage")),
+        unfiltered=_is_unfiltered(fields, choice),
     )
 
 
@@ -159,6 +160,14 @@ def _outcome(message: Mapping[str, Any], finish_reason: str | None, *, is_call: 
         asked = "calls tools, which it was not given" if message.get("tool_calls") else "holds no text"
         raise ReplyError(f"the reply {asked}")
     return Status.OK, content or ""
+
+
+def _is_unfiltered(body: Mapping[str, Any], choice: Mapping[str, Any]) -> bool:
+    """Say whether Azure's filter reports an error of its own, for the prompt or the reply: then it did not run."""
+    prompts = body.get("prompt_filter_results")
+    filtered = [choice, *(prompts if isinstance(prompts, list) else ())]
+    results = [part.get("content_filter_results") for part in filtered if isinstance(part, dict)]
+    return any(isinstance(found, dict) and bool(found.get("error")) for found in results)
 
 
 def _tool_calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:

@@ -121,6 +121,11 @@ class EmbeddedModel:
             latency_s=time.perf_counter() - started,
         )
 
+    async def find(self, request: Request, *, call_id: str, timeout_s: float) -> Reply | None:  # noqa: ARG002
+        """Raise RequestError: nothing is kept, and nothing can be lost on a way that there is not."""
+        refuse_unable(self.name, "embedded", self.abilities, {Ability.RECONCILE})
+        return None
+
     async def info(self, *, timeout_s: float) -> ModelInfo:  # noqa: ARG002
         """Return what it is: no language model."""
         return ModelInfo(model=self.version, kind="n-grams", provider="llmops")

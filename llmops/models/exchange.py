@@ -151,14 +151,16 @@ class Exchange(Generic[R]):
         return self._completed(self._whole(parse_json(self.access.scrub_bytes(bytes(self._body)))), took_s)
 
     async def _read_events(self, answer: Answer, pieces: Pieces[R]) -> Pieces[R]:
+        """Return what came; a connection that breaks leaves a reply that is cut off, and its text was paid for."""
         reader = EventReader()
-        async for chunk in answer.chunks:
-            for name, data in reader.feed(self._body.add(chunk)):
-                pieces.add(name, self.access.scrub(data), self._elapsed_s())
-                if pieces.error is not None:
-                    raise self._reported(pieces.error)
-            if pieces.done:
-                break
+        with suppress(*answer.broken):
+            async for chunk in answer.chunks:
+                for name, data in reader.feed(self._body.add(chunk)):
+                    pieces.add(name, self.access.scrub(data), self._elapsed_s())
+                    if pieces.error is not None:
+                        raise self._reported(pieces.error)
+                if pieces.done:
+                    break
         return pieces
 
     def _completed(self, said: R, took_s: float) -> R:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from yarl import URL
@@ -36,7 +36,7 @@ class LeanClient:
     """The connections to one model; see `openai.Client`."""
 
     def __init__(self, access: Access, definition: ModelDefinition) -> None:
-        self._base, self._query = _address(access.endpoint, definition)
+        self._posts_to, self._asks, self._query = _address(access.endpoint, definition)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=definition.limits.concurrency,
@@ -52,10 +52,16 @@ class LeanClient:
         )
 
     async def send(
-        self, route: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], exchange: Exchange[R]
+        self,
+        route: str,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        exchange: Exchange[R],
+        query: Mapping[str, str],
     ) -> R:
         """Send and return what the exchange reads of the answer; see `openai.Client`."""
-        response = await self._begin(route, body, headers, exchange)
+        base = self._asks if body is None else self._posts_to
+        response = await self._begin(self._url(f"{base}/{route}", query), body, headers, exchange)
         try:
             chunks = response.content.iter_any()
             return await exchange.read(Answer(response.status, response.headers, chunks, _BROKEN))
@@ -66,10 +72,13 @@ class LeanClient:
         """Close the connections."""
         await self._session.close()
 
+    def _url(self, path: str, query: Mapping[str, str]) -> URL:
+        asked = urlencode({**self._query, **query}, quote_via=quote)
+        return URL(f"{path}{'?' if asked else ''}{asked}", encoded=True)
+
     async def _begin(
-        self, route: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], exchange: Exchange[R]
+        self, url: URL, body: Mapping[str, Any] | None, headers: Mapping[str, str], exchange: Exchange[R]
     ) -> aiohttp.ClientResponse:
-        url = URL(f"{self._base}/{route}{self._query}", encoded=True)
         try:
             if body is None:
                 return await self._session.get(url, headers=headers, allow_redirects=False)
@@ -85,10 +94,13 @@ class LeanClient:
             raise exchange.not_answered() from error
 
 
-def _address(endpoint: str, definition: ModelDefinition) -> tuple[str, str]:
-    """Return the base URL and the query of every request; by deployment where the service has dated versions."""
+def _address(endpoint: str, definition: ModelDefinition) -> tuple[str, str, dict[str, str]]:
+    """Return the base URL of what is posted and of what is asked, and the query of both.
+
+    Where the service has dated versions, posting is by deployment.
+    """
     if definition.api_version is None:
-        return endpoint, ""
-    deployment = in_path(definition.model or "")
-    dated = quote(definition.api_version, safe="")
-    return f"{endpoint}/openai/deployments/{deployment}", f"?api-version={dated}"
+        return endpoint, endpoint, {}
+    base = f"{endpoint}/openai"
+    posts_to = f"{base}/deployments/{in_path(definition.model or '')}"
+    return posts_to, base, {"api-version": definition.api_version}

@@ -7,6 +7,7 @@ says `client: sdk`: the same bytes to the same place, at fifteen times the cost.
 from __future__ import annotations
 
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from llmops.models.chat import encode_chat
 from llmops.models.connection import Connection, chat_exchange, embeddings_exchange
 from llmops.models.embeddings import encode_embeddings
 from llmops.models.exchange import Exchange, R, call_headers
+from llmops.models.stored import NotStored, decode_listed, listing, to_be_stored
 from llmops.models.wire import in_path, lacking, objects_only, text_of
 from llmops.records import ModelInfo
 
@@ -37,6 +39,7 @@ ABILITIES = frozenset(
         Ability.IMAGES,
         Ability.EMBEDDINGS,
         Ability.INFO,
+        Ability.RECONCILE,
     }
 )
 PARAMETERS = frozenset({"max_tokens", "reasoning_effort", "seed", "stop", "temperature", "top_p"})
@@ -96,6 +99,10 @@ class OpenAIModel:
         """Send one request and return its vectors; see `base.Model`."""
         return await self._service.embed(request, call_id, timeout_s)
 
+    async def find(self, request: Request, *, call_id: str, timeout_s: float) -> Reply | None:
+        """Return the reply kept for a call; see `base.Model`."""
+        return await self._service.find(request, call_id, timeout_s)
+
     async def info(self, *, timeout_s: float) -> ModelInfo:
         """Return what the service says of the model; see `base.Model`."""
         return await self._service.info(timeout_s)
@@ -109,11 +116,18 @@ class Client(Protocol):
     """What sends. It knows where, and no key; each request brings its own."""
 
     async def send(
-        self, route: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], exchange: Exchange[R]
+        self,
+        route: str,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        exchange: Exchange[R],
+        query: Mapping[str, str],
     ) -> R:
         """Send a body, or ask for what is there when it is None, and return what the exchange reads.
 
-        route: under the base URL. Raises the leaves of ModelError; nothing is sent twice.
+        route: under the base URL. query: besides what the address says. Nothing is sent twice.
+
+        Raises the leaves of ModelError.
         """
 
     async def close(self) -> None:
@@ -137,6 +151,7 @@ class OpenAIService:
             )
         self._model = definition.model
         self._stream = definition.stream
+        self._is_stored = definition.on_unknown == "reconcile"
         self._takes_newer = takes_newer
         self._refuse_unable = partial(refuse_unable, access.model, definition.provider, abilities)
         self._key_header = "api-key" if definition.api_version and not access.by_token else "authorization"
@@ -146,6 +161,8 @@ class OpenAIService:
         """Send one request and return its reply."""
         self._refuse_unable(abilities_for(request))
         body = encode(request, self._model, self._stream, takes_newer=self._takes_newer)
+        if self._is_stored:
+            body |= to_be_stored(call_id)
         exchange = chat_exchange(self._connection.access, request)
         return await self._ask(exchange, CHAT, body, call_id, timeout_s)
 
@@ -155,6 +172,16 @@ class OpenAIService:
         body = encode_embeddings(request, self._model)
         exchange = embeddings_exchange(self._connection.access, request)
         return await self._ask(exchange, EMBEDDINGS, body, call_id, timeout_s)
+
+    async def find(self, request: Request, call_id: str, timeout_s: float) -> Reply | None:
+        """Return the reply that the service has kept for a call, None when it has none."""
+        self._refuse_unable({Ability.RECONCILE})
+
+        exchange = Exchange(self._connection.access, partial(decode_listed, tools=bool(request.tools)))
+        try:
+            return await self._ask(exchange, CHAT, None, None, timeout_s, query=listing(call_id))
+        except NotStored:
+            return None
 
     async def info(self, timeout_s: float) -> ModelInfo:
         """Return what the service says of the model."""
@@ -173,10 +200,11 @@ class OpenAIService:
         body: Mapping[str, Any] | None,
         call_id: str | None,
         timeout_s: float,
+        query: Mapping[str, str] = MappingProxyType({}),
     ) -> R:
         async def sending(client: Client, exchange: Exchange[R]) -> R:
             headers = call_headers(call_id) | self._signed(exchange.access)
-            return await client.send(route, body, headers, exchange)
+            return await client.send(route, body, headers, exchange, query)
 
         return await self._connection.ask(exchange, sending, timeout_s)
 

@@ -74,11 +74,16 @@ class SdkClient:
         self._client = _client(access.endpoint, definition.api_version, http_client)
 
     async def send(
-        self, route: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], exchange: Exchange[R]
+        self,
+        route: str,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        exchange: Exchange[R],
+        query: Mapping[str, str],
     ) -> R:
         """Send and return what the exchange reads of the answer; see `openai.Client`."""
         try:
-            async with self._opening(route, body, dict(headers)) as response:
+            async with self._opening(route, body, dict(headers), query) as response:
                 return await exchange.read(
                     _answer(response.http_response, response.http_response.aiter_raw())
                 )
@@ -94,11 +99,15 @@ class SdkClient:
         """Close the connections."""
         await self._client.close()
 
-    def _opening(self, route: str, body: Mapping[str, Any] | None, headers: dict[str, str]) -> Any:
+    def _opening(
+        self, route: str, body: Mapping[str, Any] | None, headers: dict[str, str], query: Mapping[str, str]
+    ) -> Any:
         """Return an answer as the SDK gives it, not yet entered. The SDK has its own names for the routes."""
-        if body is None:
+        if route.startswith("models/"):
             return self._client.models.with_streaming_response.retrieve(self._model, extra_headers=headers)
         asked: Any = self._client.chat.completions if route == "chat/completions" else self._client.embeddings
+        if body is None:
+            return asked.with_streaming_response.list(extra_query=query, extra_headers=headers)
         return asked.with_streaming_response.create(**body, extra_headers=headers)
 
 

@@ -35,6 +35,7 @@ class StreamedChat:
         self._message: dict[str, Any] = {}
         self._calls = _StreamedCalls()
         self._finish_reason: str | None = None
+        self._filter_results: dict[str, Any] = {}
 
     @property
     def is_whole(self) -> bool:
@@ -54,7 +55,7 @@ class StreamedChat:
             return
         if not isinstance(piece.get("choices"), list):
             raise ReplyError("a piece of the stream holds no choices")
-        kept = ("id", "model", "system_fingerprint", "usage")
+        kept = ("id", "model", "system_fingerprint", "usage", "prompt_filter_results")
         self._head |= {key: piece[key] for key in kept if piece.get(key) is not None}
         for choice in piece["choices"]:
             self._add_choice(choice, at_s)
@@ -62,6 +63,9 @@ class StreamedChat:
     def _add_choice(self, choice: object, at_s: float) -> None:
         if not isinstance(choice, dict):
             raise ReplyError(f"a choice of the stream is a {type(choice).__name__} instead of an object")
+        results = choice.get("content_filter_results")
+        if isinstance(results, dict) and results.get("error"):
+            self._filter_results = results
         self._finish_reason = typed(choice, "finish_reason", str) or self._finish_reason
         delta = typed(choice, "delta", dict) or {}
         for key in ("content", "refusal"):
@@ -84,6 +88,7 @@ class StreamedChat:
             message.setdefault("content", "")
             message["tool_calls"] = [call for call in calls if call["function"]["name"]]
         choice = {"message": message, "finish_reason": self._finish_reason}
+        choice["content_filter_results"] = self._filter_results
         reply = decode_chat({**self._head, "choices": [choice]}, tools=self._tools)
         if not self.is_whole:
             reply = reply.model_copy(update={"status": Status.TRUNCATED})

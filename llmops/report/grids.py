@@ -89,7 +89,7 @@ def _metrics(run: Run) -> Iterator[str]:
     for metric in seen:
         if metric.partition(".")[0] not in MEASURED and not metric.startswith(per_class):
             yield metric
-    yield from (metric for metric in ("error_rate", "invalid_rate") if metric in seen)
+    yield from (metric for metric in ("error_rate", "invalid_rate", "unfiltered_rate") if metric in seen)
 
 
 def _class_prefixes(run: Run) -> tuple[str, ...]:

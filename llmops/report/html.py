@@ -29,7 +29,7 @@ from llmops.report.drawn import comparison_views, metric_groups, spread_views
 from llmops.report.grids import Grid, classes_grids, costs_grid, run_slices_grid
 from llmops.report.pairs import N_WORST, Pair, flipped_and_worst
 from llmops.report.pairs import Side as PairSide
-from llmops.report.sentences import run_caveats, run_facts, run_headlines
+from llmops.report.sentences import repetitions, run_caveats, run_facts, run_headlines
 from llmops.report.survey import survey_run
 
 LONGEST_ANSWER = 4_000
@@ -152,7 +152,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         "finished",
         "not yet" if run.finished_at is None else f"{_time(run.finished_at)}, {run.wall_s:,.1f} s",
     )
-    yield "calls", f"{run.n_calls:,} sent, {run.n_reused:,} reused"
+    yield "calls", f"{run.n_calls:,} sent, {run.n_reused:,} reused{repetitions(run)}"
     yield "cost", texts.UNKNOWN if run.cost_usd is None else f"{texts.usd(run.cost_usd)} USD"
     judges = (f"{judge.name} ({judge.kind}, {short(judge.identity)})" for judge in run.evaluators)
     yield "evaluators", ", ".join(judges) or "none"

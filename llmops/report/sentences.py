@@ -5,6 +5,7 @@ Sentences say no more than intervals do: without an interval clear of no change,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,10 @@ from llmops.report import texts
 NO_JUDGE = "asked of embedded, which is no judge: the numbers show that all runs, and nothing else"
 REPLAYED = "replies and latency are those of recordings that came with the files; nothing was asked"
 EMBEDDED = "embedded is not a language model: a baseline that needs no key"
+
+_NAMED_OTHERWISE = frozenset({"azure_openai"})
+"""Providers whose `model` is a deployment of the user's own naming."""
+_LATEST = re.compile(r"[-:@]latest$")
 
 Tone = Literal["good", "bad", "open", "plain"]
 
@@ -126,6 +131,9 @@ def run_caveats(run: Run) -> Iterator[Sentence]:
     if embedded:
         whose = "" if len(embedded) == len(run.variants) else f" ({', '.join(embedded)})"
         yield Sentence(f"{EMBEDDED}{whose}")
+    yield from _answered_by_others(run)
+    for comparison in run.comparisons:
+        yield from comparison_caveats(comparison, [run])
     judged = [
         texts.one_line(evaluator.name)
         for evaluator in run.evaluators
@@ -135,13 +143,72 @@ def run_caveats(run: Run) -> Iterator[Sentence]:
         yield Sentence(f"{', '.join(judged)}: {NO_JUDGE}")
 
 
+def _answered_by_others(run: Run) -> Iterator[Sentence]:
+    told = []
+    for variant in run.variants:
+        asked = [model.model for model in variant.models if model.provider not in _NAMED_OTHERWISE]
+        others = [
+            name
+            for name in run.answered_by.get(variant.name, ())
+            if asked and len(asked) == len(variant.models) and not any(_is_same(name, each) for each in asked)
+        ]
+        if others:
+            pairs = ", ".join(map(texts.one_line, asked)), ", ".join(map(texts.one_line, others))
+            told.append(f"{texts.one_line(variant.name)} asked for {pairs[0]} and got {pairs[1]}")
+    if told:
+        yield Sentence(f"another model answered than was asked: {'; '.join(told)}", "bad")
+
+
+def _is_same(returned: str, asked: str) -> bool:
+    """Say whether a service's name for what answered may be that of what was asked, said more exactly."""
+    exact, wanted = (name.casefold().rpartition("/")[2] for name in (returned, asked))
+    return not wanted or exact.startswith(_LATEST.sub("", wanted))
+
+
+def comparison_caveats(comparison: Comparison, runs: Sequence[Run]) -> Iterator[Sentence]:
+    """Yield what makes two sides differ that asked for the same: the models which answered.
+
+    runs: those of the sides.
+    """
+    found = []
+    for side in (comparison.baseline, comparison.candidate):
+        run = next((run for run in runs if run.id == side.run_id), None)
+        variants = run.variants if run is not None else ()
+        variant = next((variant for variant in variants if variant.name == side.variant), None)
+        if run is None or variant is None:
+            return
+        found.append((variant, run.answered_by.get(variant.name, ())))
+    (baseline, before), (candidate, after) = found
+    same = sorted(model.identity for model in baseline.models) == sorted(
+        model.identity for model in candidate.models
+    )
+    if same and before and after and before != after:
+        sides = ((baseline, before), (candidate, after))
+        said = "; ".join(
+            f"{texts.one_line(variant.name)} by {', '.join(map(texts.one_line, names))}"
+            for variant, names in sides
+        )
+        yield Sentence(f"the same model was asked, and different ones answered: {said}", "bad")
+
+
 def run_facts(run: Run) -> str:
     """Return on what, how often, and at what cost a run was carried out."""
     size = f"{texts.count(run.dataset.n_cases, 'case')} of {_dataset(run)} ({short(run.dataset.version)})"
     repeats = f", {run.repeats} repeats" if run.repeats > 1 else ""
     work = f"{texts.count(run.n_calls, 'call')}, {run.n_reused:,} reused, {run.wall_s:,.1f} s"
     cost = "cost unknown" if run.cost_usd is None else f"{texts.usd(run.cost_usd)} USD"
-    return f"{texts.one_line(run.id)}: {size}{repeats}; {work}, {cost}"
+    return f"{texts.one_line(run.id)}: {size}{repeats}; {work}, {cost}{repetitions(run)}"
+
+
+def repetitions(run: Run) -> str:
+    """Return what was sent more than once and what nobody learnt the outcome of, after a semicolon; often nothing."""
+    hidden = "an unknown sum" if run.hidden_usd is None else f"{texts.usd(run.hidden_usd)} USD"
+    parts = {
+        texts.count(run.n_retried, "further try").replace("trys", "tries"): run.n_retried,
+        f"{run.n_repeated:,} sent again for what may have been done": run.n_repeated,
+        f"{texts.count(run.n_unknown, 'outcome')} unknown, at most {hidden} charged unseen": run.n_unknown,
+    }
+    return "".join(f"; {part}" for part, n in parts.items() if n)
 
 
 def _dataset(run: Run) -> str:

@@ -15,6 +15,7 @@ from llmops.report.cases import Gallery, Source, flipped_cases, run_galleries
 from llmops.report.grids import Grid, comparison_grids, run_grids
 from llmops.report.sentences import (
     Sentence,
+    comparison_caveats,
     comparison_headline,
     run_caveats,
     run_facts,
@@ -62,7 +63,9 @@ def comparison_text(
     evaluators = list(dict.fromkeys(judge.name for run in runs.values() for judge in run.evaluators))
     page = Page(width, colour=colour, ascii_only=ascii_only)
     page.add_sentence(comparison_headline(comparison, evaluators))
-    for sentence in dict.fromkeys(sentence for run in runs.values() for sentence in run_caveats(run)):
+    caveats = [sentence for run in runs.values() for sentence in run_caveats(run)]
+    caveats += comparison_caveats(comparison, list(runs.values()))
+    for sentence in dict.fromkeys(caveats):
         page.add_sentence(sentence)
     for run in runs.values():
         page.add_line(run_facts(run), "dim")

@@ -88,6 +88,7 @@ def sum_up_run(
     """Return the run as the journal has it after a carrying out: how far it came, what it cost, its figures."""
     before = journal.find_run(planned.id) or planned
     caller = carrying.caller
+    total = caller.budget.total
     status = find_status(journal, before)
     if carrying.stopped is not None and status is not RunStatus.COMPLETE:
         status = RunStatus.STOPPED
@@ -99,9 +100,13 @@ def sum_up_run(
             "finished_at": carrying.settings.utc_now(),
             "n_done": before.n_cells - n_without_output,
             "n_unscored": n_pending - n_without_output,
-            "n_calls": caller.budget.n_calls,
+            "n_calls": total.n_calls,
+            "n_retried": total.n_retried,
+            "n_repeated": total.n_repeated,
+            "n_unknown": total.n_unknown,
             "n_reused": before.n_reused + caller.n_reused,
-            "cost_usd": None if caller.budget.n_unpriced else caller.budget.spent_usd,
+            "cost_usd": None if total.n_unpriced else total.usd,
+            "hidden_usd": None if total.n_unbounded else max(total.hidden_usd, 0.0),
             "wall_s": before.wall_s + wall_s,
         }
     )

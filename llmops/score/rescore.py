@@ -65,7 +65,7 @@ async def rescore_run(
     models = {name: version for each in at_work for name, version in each.models.items()}
     deployments = open_deployments(workspace, models, settings.environment, concurrency=settings.concurrency)
     asked = workspace.experiment(before.experiment).budget
-    budget = spent_budget(workspace, asked, run.id, journal)
+    budget = spent_budget(asked, run.id, journal)
     tally = Tally(journal.n_pending(run.id, identities) - n_without_output)
     async with open_caller(deployments, journal, budget, settings.utc_now) as (caller, writer):
         carrying = Carrying(caller, writer, settings, tally, asked.wall_s)
@@ -102,8 +102,12 @@ def _judged_by(before: Run, evaluators: tuple[EvaluatorVersion, ...], now: datet
         "finished_at": None,
         "n_unscored": 0,
         "n_calls": 0,
+        "n_retried": 0,
+        "n_repeated": 0,
+        "n_unknown": 0,
         "n_reused": 0,
         "cost_usd": 0.0,
+        "hidden_usd": 0.0,
         "wall_s": 0.0,
         "comparisons": (),
     }

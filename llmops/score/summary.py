@@ -29,6 +29,9 @@ LEVEL = 0.90
 OPEN_MEASURES = ("latency_s", "ttft_s", "input_tokens", "output_tokens")
 """What is measured of every output without an upper end."""
 
+MOST_MODELS = 20
+"""Names of models that a variant's record holds: a service that makes up one for every reply fills no page."""
+
 Figures = dict[str, Figure]
 
 _LONGEST_KEY = 64  # bytes of an id by which cases are put in order; half of it is a hash where there are more
@@ -73,6 +76,7 @@ def measured(output: Output) -> Iterator[tuple[str, float | None]]:
     """Yield what is measured of an output unasked, by metric; seconds and tokens only where it is one."""
     yield "invalid_rate", None if output.valid is None else float(not output.valid)
     if output.status not in FAILED:
+        yield "unfiltered_rate", float(output.unfiltered)
         yield from ((name, getattr(output, name)) for name in OPEN_MEASURES)
 
 
@@ -315,13 +319,27 @@ def summarise_run(source: Rows, run: Run, evaluators: Sequence[BoundEvaluator]) 
     """Return the run with the summary of each of its variants, and how many of its outputs are errors."""
     summary: dict[str, Mapping[str, Figure]] = {}
     slices: dict[str, Mapping[str, Mapping[str, Figure]]] = {}
+    answered_by: dict[str, tuple[str, ...]] = {}
     n_errors = 0
     for variant in run.variants:
-        rows = source.rows(run.id, variant=variant.name, with_spans=False)
+        names: set[str] = set()
+        rows = _noting_models(source.rows(run.id, variant=variant.name, with_spans=False), names)
         figures, slices[variant.name] = summarise_variant(rows, evaluators, seed=run.seed)
         summary[variant.name] = figures
         n_errors += round((figures["error_rate"].value or 0.0) * figures["error_rate"].n)
-    return run.model_copy(update={"summary": summary, "slices": slices, "n_errors": n_errors})
+        if names:
+            answered_by[variant.name] = tuple(sorted(names))
+    changes = {"summary": summary, "slices": slices, "n_errors": n_errors, "answered_by": answered_by}
+    return run.model_copy(update=changes)
+
+
+def _noting_models(rows: Iterable[Row], names: set[str]) -> Iterator[Row]:
+    """Yield the rows, and take up the names that the services gave the models which answered."""
+    for row in rows:
+        name = row.output.returned_model if row.output is not None else None
+        if name and len(names) < MOST_MODELS:
+            names.add(name)
+        yield row
 
 
 def _scored(sheet: Sheet, evaluators: Sequence[EvaluatorVersion], slice_name: str | None = None) -> Figures:
@@ -400,6 +418,8 @@ def _measured(sheet: Sheet) -> Figures:
     }
     if "invalid_rate" in sheet.columns:
         figures["invalid_rate"] = _bounded_mean(sheet.values("invalid_rate"), 0.0, 1.0, "share")
+    if any(sheet.columns.get("unfiltered_rate", ())):  # few services have filters that can fail
+        figures["unfiltered_rate"] = _bounded_mean(sheet.values("unfiltered_rate"), 0.0, 1.0, "share")
     for name in OPEN_MEASURES:
         if name in sheet.columns:
             figures |= _spread(name, sheet)

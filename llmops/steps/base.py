@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from llmops.call import Caller
-from llmops.errors import LlmopsError, ModelError, RefusalError
+from llmops.errors import LlmopsError, ModelError, OutcomeUnknownError, RefusalError
 from llmops.records import ErrorInfo, ModelVersion, Span, Status
 
 Verb = Literal["prompt", "chain", "python", "recorded"]
@@ -38,6 +38,8 @@ def with_error(span: Span, error: LlmopsError) -> Span:
     status = Status.ERROR if isinstance(error, ModelError) else Status.CRASHED
     if isinstance(error, Halted):
         status = error.status
+    elif isinstance(error, OutcomeUnknownError):
+        status = Status.UNKNOWN
     elif isinstance(error, RefusalError):
         status = Status.FILTERED
     info = ErrorInfo(kind=getattr(error, "kind", "step"), message=str(error), step=span.name)
@@ -57,6 +59,7 @@ class Trace:
     spans: list[Span | None] = field(default_factory=list)
     figures: Mapping[str, Any] = field(default_factory=dict)
     truncated: bool = False
+    unfiltered: bool = False
     returned_model: str | None = None
     valid: bool | None = None
 

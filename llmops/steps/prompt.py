@@ -94,6 +94,7 @@ class PromptProgram:
 
 def _note_reply(trace: Trace, reply: Reply) -> None:
     trace.returned_model = reply.model or trace.returned_model
+    trace.unfiltered = trace.unfiltered or reply.unfiltered
     trace.truncated = trace.truncated or reply.status is Status.TRUNCATED
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import reduce
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +24,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -30,14 +32,18 @@ from sqlalchemy import (
 
 from llmops.definitions.dataset import Case
 from llmops.errors import StoreError, UsageError, nearest
-from llmops.records import REPLAYED, Call, CallState, Output, Row, Run, Score, Span, Status
+from llmops.records import REPLAYED, Call, CallState, Output, Row, Run, Score, Span, Spent, Status
 from llmops.stores import open_database
 from llmops.stores.base import Area
 from llmops.stores.rows import (
+    ANSWERED_AT,
     Rows,
+    account_of,
+    account_row,
     call_of,
     escape,
     output_of,
+    owned,
     run_of,
     run_texts,
     score_of,
@@ -48,6 +54,7 @@ from llmops.stores.rows import (
 )
 from llmops.stores.statements import Inserts, insert_for
 from llmops.stores.tables import (
+    ACCOUNTS,
     CALLS,
     CASES,
     CELLS,
@@ -103,13 +110,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of the intents of one transaction; those in neither now stand as sent, by us.
+    """What became of the intents of one transaction; those neither answered nor elsewhere now stand as sent, by us.
 
     answered: by id, those that have their answer. elsewhere: ids of those that another runner has in flight.
+    doubtful: by id, those of which nobody learnt what became of a request before, as they stood.
     """
 
     answered: Mapping[str, Call]
     elsewhere: Collection[str]
+    doubtful: Mapping[str, Call] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +205,17 @@ class Journal:
     def hold(self, owner: str) -> Iterator[None]:
         """Be the one process that works for `owner`, a run's id as a rule; its calls are marked as the owner's.
 
+        Those that still stand as sent were left by a process that ended before it learnt what became of them.
+
         Raises StoreHeldError naming host and pid when another is, StoreError when the disk has no room.
         """
         with self._database.hold(owner):
             self._owner = owner
             try:
+                if self._number(select(func.count()).where(_in_flight(), CALLS.c.owner == owner)):
+                    self._database.write(
+                        lambda connection: self._give_up(connection, CALLS.c.owner == owner), Area.RESULTS
+                    )
                 yield
             finally:
                 self._owner = None
@@ -445,16 +460,10 @@ class Journal:
         found = self._rows(select(CALLS).where(CALLS.c.id == call_id))
         return call_of(found[0]) if found else None
 
-    def calls_since(self, time: datetime, *, owner: str | None = None) -> list[Call]:
-        """Return the calls last asked for at a time or later, by whomever or by one owner, whatever came of them."""
-        query = (
-            select(CALLS)
-            .where(CALLS.c.created_at >= time_text(time))
-            .order_by(CALLS.c.created_at, CALLS.c.id)
-        )
-        if owner is not None:
-            query = query.where(CALLS.c.owner == owner)
-        return [call_of(row) for row in self._rows(query)]
+    def account(self, owner: str) -> Spent | None:
+        """Return what all calls came to that were made for an owner; None before the first."""
+        found = self._rows(select(ACCOUNTS).where(ACCOUNTS.c.owner == owner))
+        return account_of(tuple(found[0])) if found else None
 
     def apply(self, batch: Batch) -> dict[str, Call]:
         """Write a batch in one transaction and return, by id, the intents that are answered already.
@@ -483,11 +492,12 @@ class Journal:
 
     def _commit(self, connection: Connection, rows: Rows) -> Taken:
         inserts = self._inserts
-        inserts.calls.run(connection, [(*row, self._owner) for row in _in_order(rows.calls)])
+        self._add_up(connection, rows)
+        inserts.calls.run(connection, [owned(row, self._owner) for row in _in_order(rows.calls)])
         taken = self._look_up(connection, rows.intents)
         settled = {*taken.answered, *taken.elsewhere, *rows.calls}
         ours = {key: row for key, row in rows.intents.items() if key not in settled}
-        inserts.intents.run(connection, [(*row, self._owner) for row in _in_order(ours)])
+        inserts.intents.run(connection, [owned(row, self._owner) for row in _in_order(ours)])
         inserts.outputs.run(connection, _in_order(rows.outputs))
         for cell_ids in _batches(rows.spans, READ_BATCH):
             connection.execute(delete(SPANS).where(SPANS.c.cell_id.in_(cell_ids)))
@@ -495,20 +505,63 @@ class Journal:
         inserts.scores.run(connection, _in_order(rows.scores))
         return taken
 
+    def _add_up(self, connection: Connection, rows: Rows) -> None:
+        """Put to our account what calls came to, before their ends are there: an end said twice counts once."""
+        spent = {call_id: each for call_id, each in rows.spent.items() if each != Spent()}
+        if self._owner is None or not spent:
+            return
+        for some in _batches(list(spent), READ_BATCH):
+            query = select(CALLS.c.id, CALLS.c.answered_at).where(CALLS.c.id.in_(some))
+            for call_id, answered_at in connection.execute(query).all():
+                if answered_at == rows.calls[call_id][ANSWERED_AT]:
+                    del spent[call_id]
+        if spent:
+            total = reduce(Spent.plus, spent.values())
+            self._inserts.accounts.run(connection, [account_row(self._owner, total)])
+
+    def _give_up(self, connection: Connection, which: ColumnElement[bool]) -> None:
+        """Note of calls that stand as sent, by whoever is gone, that nobody will learn what became of them."""
+        query = select(CALLS.c.id, CALLS.c.owner, CALLS.c.upper_usd).where(_in_flight(), which)
+        left: dict[str, Spent] = defaultdict(Spent)
+        ids: list[str] = []
+        for call_id, owner, upper_usd in connection.execute(query).all():
+            lost = Spent(
+                n_unknown=1, n_adrift=1, n_unbounded=int(upper_usd is None), hidden_usd=upper_usd or 0.0
+            )
+            left[owner] = left[owner].plus(lost)
+            ids.append(call_id)
+        for some in _batches(ids, READ_BATCH):
+            changes = {"state": str(CallState.UNKNOWN), "n_unknown": CALLS.c.n_unknown + 1}
+            connection.execute(update(CALLS).where(CALLS.c.id.in_(some)).values(changes))
+        self._inserts.accounts.run(connection, [account_row(owner, left[owner]) for owner in sorted(left)])
+
     def _look_up(self, connection: Connection, call_ids: Iterable[str]) -> Taken:
         is_answered = CALLS.c.state == str(CallState.ANSWERED)
         is_anothers = and_(CALLS.c.state == str(CallState.SENT), CALLS.c.owner != self._owner)
         answered: dict[str, Call] = {}
+        doubtful: dict[str, Call] = {}
         owners: dict[str, str] = {}
         for some in _batches(call_ids, READ_BATCH):
-            query = select(CALLS).where(CALLS.c.id.in_(some), or_(is_answered, is_anothers))
-            for row in connection.execute(query):
-                if row.state == CallState.ANSWERED:
-                    answered[row.id] = call_of(tuple(row))
-                else:
-                    owners[row.id] = row.owner
+            known = or_(is_answered, is_anothers, CALLS.c.n_unknown > 0)
+            for row in connection.execute(select(CALLS).where(CALLS.c.id.in_(some), known)):
+                call = call_of(tuple(row))
+                if call.state is CallState.ANSWERED:
+                    answered[call.id] = call
+                    continue
+                if call.state is CallState.SENT:
+                    owners[call.id] = row.owner
+                owner = row.owner if row.owner == self._owner else None
+                doubtful[call.id] = call.model_copy(update={"owner": owner})
+        elsewhere = self._in_flight_elsewhere(connection, owners)
+        return Taken(answered, elsewhere, {key: doubtful[key] for key in doubtful if key not in elsewhere})
+
+    def _in_flight_elsewhere(self, connection: Connection, owners: Mapping[str, str]) -> Collection[str]:
+        """Return the calls whose owners are at work, and give up those whose owners are gone."""
         alive = self._database.alive(connection, set(owners.values())) if owners else ()
-        return Taken(answered, frozenset(call_id for call_id, owner in owners.items() if owner in alive))
+        gone = [call_id for call_id, owner in owners.items() if owner not in alive]
+        for some in _batches(gone, READ_BATCH):
+            self._give_up(connection, CALLS.c.id.in_(some))
+        return owners.keys() - set(gone)
 
     # --- the outbox ---------------------------------------------------------------------------------------
 
@@ -623,6 +676,11 @@ def _same_cell() -> ColumnElement[bool]:
 def _is_kept(output: Sequence[Any]) -> bool:
     """Say whether the row of an output is there and need not be made again."""
     return output[2] is not None and output[2] not in _AGAIN
+
+
+def _in_flight() -> ColumnElement[bool]:
+    """The state in so many words, as the index of such calls has it."""
+    return CALLS.c.state == literal_column(f"'{CallState.SENT}'")
 
 
 _AGAIN = (str(Status.ERROR), str(Status.UNKNOWN))

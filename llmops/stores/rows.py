@@ -29,12 +29,14 @@ from llmops.records import (
     Run,
     Score,
     Span,
+    Spent,
 )
 
 # Any: what a database driver takes and gives; the columns of `tables.py` say more than a type could.
 Row: TypeAlias = tuple[Any, ...]
 
 MAX_INTEGER = 2**63 - 1
+_STATE, _ATTEMPTS, ANSWERED_AT, OWNER, _N_UNKNOWN = 3, 4, 11, 12, 13  # places in the row of a call
 
 
 def _plain(value: object) -> object:
@@ -140,7 +142,7 @@ def _reply_of(row: Row) -> Reply | Embeddings | None:
 
 
 def call_row(call: Call, *, state: CallState | None = None, request: str | None = None) -> Row:
-    """Return the row of a call, but for its owner, whom only the journal knows.
+    """Return the row of a call; its owner is nobody until the journal, which alone knows, says whose it is.
 
     state: when not the call's own. request: its JSON, when that is at hand.
     """
@@ -158,7 +160,15 @@ def call_row(call: Call, *, state: CallState | None = None, request: str | None 
         _json(call.error),
         time_text(call.created_at),
         None if call.answered_at is None else time_text(call.answered_at),
+        None,
+        whole(call.n_unknown),
+        call.upper_usd,
     )
+
+
+def owned(row: Row, owner: str | None) -> Row:
+    """Return the row of a call with its owner."""
+    return (*row[:OWNER], owner, *row[OWNER + 1 :])
 
 
 def call_of(row: Row) -> Call:
@@ -175,7 +185,19 @@ def call_of(row: Row) -> Call:
         error=_parsed(row[9]),
         created_at=row[10],
         answered_at=row[11],
+        n_unknown=row[13],
+        upper_usd=row[14],
     )
+
+
+def account_row(owner: str, spent: Spent) -> Row:
+    """Return what an owner's calls came to as a row of its account."""
+    return (owner, *spent)
+
+
+def account_of(row: Row) -> Spent:
+    """Return what the calls of an account came to."""
+    return Spent(*row[1:])
 
 
 def output_row(output: Output) -> Row:
@@ -194,6 +216,7 @@ def output_row(output: Output) -> Row:
         output.cost_usd,
         _escaped(output.returned_model),
         time_text(output.created_at),
+        output.unfiltered,
     )
 
 
@@ -214,6 +237,7 @@ def output_of(row: Row, spans: Iterable[Span]) -> Output:
         returned_model=_unescaped(row[11]),
         spans=tuple(spans),
         created_at=row[12],
+        unfiltered=row[13],
     )
 
 
@@ -312,11 +336,12 @@ def run_of(record: str, comparisons: str = "[]") -> Run:
 class Rows:
     """What one transaction writes, encoded, by key: of two rows with one key the later stays.
 
-    spans: all spans of each cell, which replace those it had.
+    spans: all spans of each cell, which replace those it had. spent: what each of `calls` came to.
     """
 
     intents: dict[str, Row] = field(default_factory=dict)
     calls: dict[str, Row] = field(default_factory=dict)
+    spent: dict[str, Spent] = field(default_factory=dict)
     outputs: dict[str, Row] = field(default_factory=dict)
     spans: dict[str, list[Row]] = field(default_factory=dict)
     scores: dict[tuple[str, str, str], Row] = field(default_factory=dict)
@@ -327,11 +352,19 @@ class Rows:
         self.intents[call.id] = row
         return str(row[5])
 
-    def add_call(self, call: Call, request: str | None = None) -> None:
-        """Take in what came of a call; an answer is not given up for a failure."""
-        known = self.calls.get(call.id)
-        if known is None or known[3] != CallState.ANSWERED or call.state == CallState.ANSWERED:
-            self.calls[call.id] = call_row(call, request=request)
+    def add_call(self, call: Call, request: str | None = None, spent: Spent | None = None) -> None:
+        """Take in what came of a call, and to what it came, since it was last said."""
+        self._add_call(call.id, call_row(call, request=request), spent or Spent())
+
+    def _add_call(self, call_id: str, row: Row, spent: Spent) -> None:
+        """Add to what was said of the call before; an answer is not given up for a failure."""
+        known = self.calls.get(call_id)
+        if known is not None:
+            spent = self.spent[call_id].plus(spent)
+            told = known if known[_STATE] == CallState.ANSWERED != row[_STATE] else row
+            sums = {place: known[place] + row[place] for place in (_ATTEMPTS, _N_UNKNOWN)}
+            row = tuple(sums.get(place, value) for place, value in enumerate(told))
+        self.calls[call_id], self.spent[call_id] = row, spent
 
     def add_output(self, output: Output) -> None:
         """Take in an output and its spans."""
@@ -346,11 +379,13 @@ class Rows:
 
     def update(self, later: Rows) -> None:
         """Take in all of `later`."""
+        for call_id, row in later.calls.items():
+            self._add_call(call_id, row, later.spent[call_id])
         for mine, other in zip(self._parts(), later._parts(), strict=True):
             mine.update(other)
 
     def _parts(self) -> tuple[dict[Any, Any], ...]:
-        return (self.intents, self.calls, self.outputs, self.spans, self.scores)
+        return (self.intents, self.outputs, self.spans, self.scores)
 
     def __len__(self) -> int:
         return len(self.intents) + len(self.calls) + len(self.outputs) + len(self.scores)

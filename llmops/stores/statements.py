@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Dialect, Table, case, literal_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from llmops.records import CallState
-from llmops.stores.tables import CALLS, CASES, CELLS, OUTPUTS, SCORES, SPANS
+from llmops.stores.tables import ACCOUNTS, CALLS, CASES, CELLS, OUTPUTS, SCORES, SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -83,6 +83,7 @@ class Inserts:
         self.cells = many(CELLS, lambda insert: insert)
         self.intents = many(CALLS, _begin_call)
         self.calls = many(CALLS, _end_call)
+        self.accounts = many(ACCOUNTS, _add_up)
         self.outputs = many(OUTPUTS, lambda insert: replace_columns(insert, OUTPUTS))
         self.spans = many(SPANS, lambda insert: insert)
         self.scores = many(SCORES, lambda insert: replace_columns(insert, SCORES))
@@ -90,24 +91,31 @@ class Inserts:
 
 def _begin_call(insert: AnyInsert) -> AnyInsert:
     """Send a call again that has no answer yet; how often it was sent before is not forgotten."""
-    names = ("state", "created_at", "answered_at", "owner")
+    names = ("state", "created_at", "answered_at", "owner", "upper_usd")
     changes = {name: insert.excluded[name] for name in names}
     return insert.on_conflict_do_update(index_elements=_key(CALLS), set_=changes, where=_unanswered())
 
 
 def _end_call(insert: AnyInsert) -> AnyInsert:
-    """Say what came of a call: attempts add up over runs, and the first answer stays.
+    """Say what came of a call: attempts and what is unknown add up over runs, and the first answer stays.
 
     Said twice, as when a connection broke before anybody knew whether it was written, it counts once: a call
     has one end at one time.
     """
     names = ("state", "reply", "raw", "cost_usd", "error", "answered_at")
     changes: dict[str, Any] = {name: insert.excluded[name] for name in names}
-    changes["attempts"] = case(
-        (CALLS.c.answered_at == insert.excluded.answered_at, CALLS.c.attempts),
-        else_=CALLS.c.attempts + insert.excluded.attempts,
-    )
+    for name in ("attempts", "n_unknown"):
+        known = CALLS.c[name]
+        said_before = CALLS.c.answered_at == insert.excluded.answered_at
+        changes[name] = case((said_before, known), else_=known + insert.excluded[name])
     return insert.on_conflict_do_update(index_elements=_key(CALLS), set_=changes, where=_unanswered())
+
+
+def _add_up(insert: AnyInsert) -> AnyInsert:
+    """Add to an account."""
+    names = [column.name for column in ACCOUNTS.c if not column.primary_key]
+    changes = {name: ACCOUNTS.c[name] + insert.excluded[name] for name in names}
+    return insert.on_conflict_do_update(index_elements=_key(ACCOUNTS), set_=changes)
 
 
 def _unanswered() -> ColumnElement[bool]:

@@ -18,9 +18,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
+    text,
 )
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """The schema's versions, oldest first; the last is the one this code reads and writes."""
 
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")
@@ -68,6 +70,8 @@ CELLS = Table(
     sqlite_with_rowid=False,  # stored in the order of the key, which is the order they are read in
 )
 
+_IN_FLIGHT = "state = 'sent'"
+
 CALLS = Table(
     "calls",
     METADATA,
@@ -84,6 +88,27 @@ CALLS = Table(
     Column("created_at", TEXT, nullable=False),
     Column("answered_at", TEXT),
     Column("owner", TEXT),  # whose intent it was; its hold says whether it is still in flight
+    Column("n_unknown", BigInteger, nullable=False, server_default="0"),
+    Column("upper_usd", Double),
+    # Few at a time: those in flight, and what kills left behind.
+    Index("calls_in_flight", "owner", sqlite_where=text(_IN_FLIGHT), postgresql_where=text(_IN_FLIGHT)),
+)
+
+ACCOUNTS = Table(
+    "accounts",
+    METADATA,
+    Column(
+        "owner", TEXT, primary_key=True
+    ),  # a run's id; it adds up with the ends of its calls, so kills lose nothing
+    Column("n_calls", BigInteger, nullable=False),
+    Column("n_retried", BigInteger, nullable=False),
+    Column("n_repeated", BigInteger, nullable=False),
+    Column("n_unknown", BigInteger, nullable=False),
+    Column("n_adrift", BigInteger, nullable=False),
+    Column("n_unbounded", BigInteger, nullable=False),
+    Column("n_unpriced", BigInteger, nullable=False),
+    Column("usd", Double, nullable=False),
+    Column("hidden_usd", Double, nullable=False),
 )
 
 OUTPUTS = Table(
@@ -102,6 +127,7 @@ OUTPUTS = Table(
     Column("cost_usd", Double),
     Column("returned_model", TEXT),
     Column("created_at", TEXT, nullable=False),
+    Column("unfiltered", Boolean, nullable=False, server_default=false()),
 )
 
 SPANS = Table(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from llmops.records import Call, Output, Score
+    from llmops.records import Call, Output, Score, Spent
     from llmops.stores.journal import Cell, Journal, Taken
 
 MAX_AGE_S = 0.05  # of what is not committed yet
@@ -76,7 +76,9 @@ class Writer:
             raise _again(self._failure)
 
     async def intend(self, call: Call) -> Call | None:
-        """Return the call when the journal has its answer; otherwise None, once the intent is committed.
+        """Return the call when the journal has its answer; otherwise, once the intent is committed, None.
+
+        One of which nobody learnt what became of a request before is returned as it stood, without an answer.
 
         A call that another runner has in flight is waited for, and is ours to send when that runner is gone.
 
@@ -86,19 +88,32 @@ class Writer:
         while (taken := await self._wait_for(call)) is not None and call.id in taken.elsewhere:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, longest_s)
-        known = None if taken is None else taken.answered.get(call.id)
-        if known is not None:
+        if taken is None:
+            return None
+        if call.id in taken.answered:
             self._requests.pop(call.id, None)
-        return known
+            return taken.answered[call.id]
+        return taken.doubtful.get(call.id)
 
-    def record_call(self, call: Call) -> None:
-        """Hand over what came of a call; what was paid for is always taken.
+    def record_call(self, call: Call, spent: Spent | None = None) -> None:
+        """Hand over what came of a call; what was paid for is always taken. spent: since the last try was recorded.
 
         Raises StoreError when it cannot be stored as it is.
         """
         rows = Rows()
-        rows.add_call(call, self._requests.pop(call.id, None))
+        rows.add_call(call, self._requests.pop(call.id, None), spent)
         self._hand_over(rows)
+
+    async def record_try(self, call: Call, spent: Spent) -> None:
+        """Return once it is committed what came of one try of a call that is tried again.
+
+        So a kill never hides more than one request of a call. Raises StoreError when it cannot be committed: then
+        nothing more may be sent.
+        """
+        rows = Rows()
+        rows.add_call(call, self._requests.get(call.id), spent)
+        self._hand_over(rows)
+        await self.flush()
 
     async def record_output(self, cell: Cell, output: Output) -> None:
         """Hand over the output of a cell; waits only when the disk is far behind.
@@ -203,8 +218,9 @@ class Writer:
         """Commit replies, then what is derived from them; what the disk still refuses stays kept."""
         self._kept.intents.clear()
         try:
-            self._journal.commit(Rows(calls=self._kept.calls))
+            self._journal.commit(Rows(calls=self._kept.calls, spent=self._kept.spent))
             self._kept.calls.clear()
+            self._kept.spent.clear()
             self._journal.commit(self._kept)
             self._kept = Rows()
         except StoreError:

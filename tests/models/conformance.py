@@ -12,6 +12,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from llmops.definitions.project import ModelDefinition
 from llmops.errors import RequestError, UsageError
@@ -49,12 +50,16 @@ OF_THE_CLIENT = frozenset({"connection", "user-agent", "x-stainless-raw-response
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to do. needs: what a provider must be able to do for it. stream: whether the reply is streamed."""
+    """One thing to do. needs: what a provider must be able to do for it. stream: whether the reply is streamed.
+
+    on_unknown: of the model.
+    """
 
     name: str
     needs: frozenset[Ability]
     carry_out: Callable[[Model], Awaitable[None]]
     stream: bool = False
+    on_unknown: str = "retry"
 
 
 def opened(
@@ -147,6 +152,16 @@ async def _tells_of_itself(model: Model) -> None:
     assert info.model and info.provider
 
 
+async def _looks_up(model: Model) -> None:
+    request, call_id = Request(messages=(user(SENTENCE),)), uuid4().hex
+    assert await model.find(request, call_id=call_id, timeout_s=20) is None
+    reply = await model.complete(request, call_id=call_id, timeout_s=20)
+    found = await model.find(request, call_id=call_id, timeout_s=20)
+    assert found is not None
+    assert (found.text, found.usage, found.status) == (reply.text, reply.usage, reply.status)
+    assert await model.find(request, call_id=f"not {call_id}", timeout_s=20) is None
+
+
 CELLS = (
     Cell("chat", frozenset({Ability.CHAT}), _answers),
     Cell("streamed", frozenset({Ability.CHAT, Ability.STREAM}), _streams, stream=True),
@@ -156,6 +171,12 @@ CELLS = (
     Cell("images", frozenset({Ability.IMAGES}), _sees_an_image),
     Cell("embeddings", frozenset({Ability.EMBEDDINGS}), _embeds),
     Cell("image embeddings", frozenset({Ability.IMAGE_EMBEDDINGS}), _embeds_images),
+    Cell(
+        "looking up",
+        frozenset({Ability.CHAT, Ability.RECONCILE}),
+        _looks_up,
+        on_unknown="reconcile",
+    ),
     Cell("information", frozenset({Ability.INFO}), _tells_of_itself),
 )
 
@@ -180,7 +201,7 @@ def try_cell(provider: str, cell: Cell, server: ModelServer) -> bool:
 
 
 async def _carry_out(provider: str, cell: Cell, server: ModelServer) -> None:
-    model = opened(provider, server, stream=cell.stream)
+    model = opened(provider, server, stream=cell.stream, on_unknown=cell.on_unknown)
     try:
         await cell.carry_out(model)
     finally:

@@ -20,8 +20,7 @@ from tests.cli.inside import llmops_inside
 from tests.model_server import ModelServer, running_model_server
 from tests.postgres_server import PostgresServer
 from tests.stores.conftest import DATABASES, Place, place_of
-from tests.stores.samples import NOW
-from tests.workplace import FILES, Workplace
+from tests.workplace import FILES, Workplace, calls_in
 
 NAMES = ("b", "A", "c", "D", "é", "E", "_", "-", "10", "9", "Z-1", "y1", "'); --", "\U0001f600", "ss", "Ö")
 COLOURS = ("red", "green", "blue")
@@ -69,7 +68,7 @@ def paid(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
     write_project(root, "sqlite:///store.db")
     assert llmops_inside("run", "experiments/sort", "--no-sync", cwd=root).returncode == 0
     with closing(open_journal("sqlite:///store.db", root=root)) as journal:
-        return journal.calls_since(NOW.replace(year=2000))
+        return calls_in(journal)
 
 
 def carried_out(place: Place, paid: list[Call]) -> tuple[dict[str, Any], Run]:
@@ -216,7 +215,7 @@ def test_a_run_goes_on_over_a_restart_of_the_server_and_pays_for_nothing_twice_f
 
 def calls_of(place: Place) -> list[Call]:
     with place.another() as journal:
-        return journal.calls_since(NOW.replace(year=2000))
+        return calls_in(journal)
 
 
 # --- the commands around it -------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator
-from datetime import UTC, timedelta
+from datetime import UTC
 from itertools import count
 from typing import Any
 
@@ -59,6 +59,7 @@ from tests.stores.samples import (
     score_of,
     span_of,
 )
+from tests.workplace import calls_in
 
 # --- what any record may hold -----------------------------------------------------------------------------
 
@@ -399,27 +400,13 @@ def test_many_runs_are_listed_without_their_comparisons_and_one_is_given_whole(j
     assert not any("comparisons" in text for text in statements)
 
 
-def test_calls_since_a_time_are_those_last_asked_for_then_or_later(journal: Journal) -> None:
-    later = NOW + timedelta(microseconds=1)
-    journal.apply(Batch(intents=[call_of("early"), call_of("late", created_at=later)]))
-    journal.apply(Batch(calls=[answered(call_of("late", created_at=later))]))
-    assert [call.id for call in journal.calls_since(later)] == [call_of("late").id]
-    assert {call.state for call in journal.calls_since(NOW)} == {CallState.SENT, CallState.ANSWERED}
-    assert journal.calls_since(later + timedelta(seconds=1)) == []
-    journal.apply(Batch(intents=[call_of("early", created_at=later)]))
-    assert len(journal.calls_since(later)) == 2
-
-
 def test_calls_are_those_of_whoever_held_the_store_when_they_were_asked_for(journal: Journal) -> None:
     for owner in ("first", "second"):
         with journal.hold(owner):
             journal.apply(Batch(intents=[call_of(owner), call_of("both")]))
     journal.apply(Batch(intents=[call_of("nobody's")]))
-    assert [call.id for call in journal.calls_since(NOW, owner="first")] == [call_of("first").id]
-    assert {call.id for call in journal.calls_since(NOW, owner="second")} == {
-        call_of("second").id,
-        call_of("both").id,
-    }
+    assert [call.id for call in calls_in(journal, "first")] == [call_of("first").id]
+    assert {call.id for call in calls_in(journal, "second")} == {call_of("second").id, call_of("both").id}
 
 
 def test_a_run_can_be_begun_with_the_cells_of_another(journal: Journal) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,12 +92,18 @@ def shape_of(place: Place) -> dict[str, Any]:
             table: (
                 [{**column, "type": repr(column["type"])} for column in found.get_columns(table)],
                 found.get_pk_constraint(table)["constrained_columns"],
-                sorted(map(str, found.get_indexes(table))),
+                sorted(map(index_text, found.get_indexes(table))),
                 sorted(map(str, found.get_foreign_keys(table))),
                 sorted(map(str, found.get_unique_constraints(table))),
             )
             for table in sorted(METADATA.tables)
         }
+
+
+def index_text(index: Mapping[str, Any]) -> str:
+    """Return what the database says of an index, its condition in words."""
+    options = {name: str(value) for name, value in index.get("dialect_options", {}).items()}
+    return str({**index, "dialect_options": options})
 
 
 def test_the_known_revisions_are_those_of_the_scripts_oldest_first() -> None:
@@ -126,7 +132,7 @@ def test_an_old_store_is_migrated_with_all_it_holds(place: Place) -> None:
         values = {"sequence": 1, "experiment": "triage", "identity": run.identity, "fresh": 0, "revision": 1}
         values |= {"id": "r1", "status": "running", "created_at": NOW.isoformat(), "record": to_json(run)}
         insert(connection, "runs", values)
-        insert(connection, "calls", dict(zip(CALLS.c.keys(), call_row(call), strict=False)))
+        insert(connection, "calls", dict(zip(CALLS.c.keys(), call_row(call)[:12], strict=False)))
         score = score_row(cell.cell_id, cell.case_key, score_of())[:10]
         insert(connection, "scores", dict(zip(SCORES.c.keys(), score, strict=False)))
     assert found_revision(place) == "0001"
@@ -134,7 +140,6 @@ def test_an_old_store_is_migrated_with_all_it_holds(place: Place) -> None:
         assert journal.find_run("r1") == run
         assert journal.runs(with_comparisons=False) == [run.model_copy(update={"comparisons": ()})]
         assert journal.find_call(call.id) == call
-        assert journal.calls_since(NOW, owner="r1") == []
         journal.begin_run(run_of("r2", n_cells=1), [(cell, case)])
         (row,) = journal.rows("r2")
         assert row.scores == (score_of(),)
@@ -151,7 +156,7 @@ def insert(connection: Connection, table: str, values: dict[str, Any]) -> None:
 def test_calls_as_they_were_stored_before_there_were_tools_still_read(place: Place) -> None:
     call = answered(call_of("one"))
     with place.another() as journal:
-        row = dict(zip(CALLS.c.keys(), call_row(call), strict=False))
+        row = dict(zip(CALLS.c.keys(), call_row(call)[:12], strict=False))
         row["request"] = '{"messages":[{"role":"user","content":"one"}],"parameters":{"temperature":0}}'
         row["reply"] = '{"text":"billing","model":"m-1"}'
         with writing(place) as connection:
@@ -174,7 +179,7 @@ def test_a_newer_store_is_refused_and_left_as_it_is(place: Place) -> None:
         journal.save_run(run_of())
     place.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(
-        StoreError, match=r"'9999' is newer than '0002'.*; update llmops, nothing was changed"
+        StoreError, match=rf"'9999' is newer than '{REVISIONS[-1]}'.*; update llmops, nothing was changed"
     ):
         place.open()
     assert place.execute("SELECT count(*) FROM runs")[0][0] == 1
