@@ -28,12 +28,13 @@ from llmops.records import (
     Flip,
     Interval,
     Row,
+    RowNumbers,
     Run,
     Side,
     Variant,
 )
 from llmops.score.paired import PairedFigure, pair_sums
-from llmops.score.summary import LEVEL, OPEN_MEASURES, Ledger, Rows, measured
+from llmops.score.summary import LEVEL, OPEN_MEASURES, Ledger, Numbers, measured
 from llmops.stats.intervals import DUST, geometric_ratio_interval, mean_interval_unbounded
 from llmops.stats.paired import paired_interval
 
@@ -48,7 +49,7 @@ _FACTS = ("error_rate", "cost_usd")
 
 
 def compare_variants(
-    journal: Rows,
+    journal: Numbers,
     baseline: tuple[Run, str],
     candidate: tuple[Run, str],
     *,
@@ -73,7 +74,7 @@ def compare_variants(
     return _compare(baseline, candidate, *sides, level=level, now=now)
 
 
-def compare_run(journal: Rows, run: Run, *, now: datetime) -> list[Comparison]:
+def compare_run(journal: Numbers, run: Run, *, now: datetime) -> list[Comparison]:
     """Return each candidate of a run compared with its baseline, in order; none without a baseline."""
     read: dict[str, SideValues] = {}
     summing = _summaries(run)
@@ -265,7 +266,7 @@ class SideValues:
     parts: dict[str, str] = field(default_factory=dict)
     """Evaluator of each part, by the name of the metric."""
 
-    def add(self, row: Row) -> None:
+    def add(self, row: RowNumbers | Row) -> None:
         """Take in one row; what is absent counts nowhere."""
         case = row.case
         if case.id not in self.cases:
@@ -279,7 +280,7 @@ class SideValues:
                 ledger = self.ledgers.setdefault(score.evaluator, Ledger())
                 ledger.add(self.cases[case.id].place, score)
 
-    def _values(self, row: Row) -> Iterator[tuple[str, float | None]]:
+    def _values(self, row: RowNumbers | Row) -> Iterator[tuple[str, float | None]]:
         for score in row.scores:
             yield score.evaluator, score.value
             for part, value in score.parts.items():
@@ -296,10 +297,10 @@ class SideValues:
 
 
 def _read(
-    journal: Rows, run: Run, variant: str, summing: Mapping[str, Summary], *, with_keys: bool
+    journal: Numbers, run: Run, variant: str, summing: Mapping[str, Summary], *, with_keys: bool
 ) -> SideValues:
     side = SideValues(with_keys, summing)
-    for row in journal.rows(run.id, variant=variant, with_spans=False):
+    for row in journal.numbers(run.id, variant=variant):
         side.add(row)
     return side
 

@@ -7,7 +7,7 @@ give a comparison. Records hold facts and survive a round trip through JSON and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from operator import add
@@ -332,6 +332,52 @@ class Row(Record):
     case: Case
     output: Output | None
     scores: tuple[Score, ...] = ()
+
+
+class CaseNumbers(NamedTuple):
+    """What figures need of a case."""
+
+    id: str
+    slice: str | None
+    cluster: str | None
+    content_key: str
+
+    def key(self) -> str:
+        """Return the hash of its content."""
+        return self.content_key
+
+
+class OutputNumbers(NamedTuple):
+    """What figures need of an output; fields as there."""
+
+    status: str
+    valid: bool | None
+    latency_s: float
+    ttft_s: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    returned_model: str | None
+    unfiltered: bool
+
+
+class ScoreNumbers(NamedTuple):
+    """What figures need of a score; fields as there."""
+
+    evaluator: str
+    value: float | None
+    label: str | None
+    truth: str | None
+    parts: Mapping[str, float]
+    sums: tuple[float, ...]
+
+
+class RowNumbers(NamedTuple):
+    """What figures need of a row: none of its texts, and so read in a fifth of the time and room."""
+
+    case: CaseNumbers
+    output: OutputNumbers | None
+    scores: Sequence[ScoreNumbers]
 
 
 # --- a run ------------------------------------------------------------------------------------------------

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from llmops.evaluators.base import Summary, Summed
 from llmops.evaluators.bound import BoundEvaluator
-from llmops.records import FAILED, EvaluatorVersion, Figure, Interval, Output, Row, Run
+from llmops.records import (
+    FAILED,
+    EvaluatorVersion,
+    Figure,
+    Interval,
+    Output,
+    OutputNumbers,
+    Row,
+    RowNumbers,
+    Run,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,14 +44,16 @@ MOST_MODELS = 20
 
 Figures = dict[str, Figure]
 
+_NO_CODE = 255
+_GAP = bytes([_NO_CODE])
 _LONGEST_KEY = 64  # bytes of an id by which cases are put in order; half of it is a hash where there are more
 
 
-class Rows(Protocol):
+class Numbers(Protocol):
     """Where the rows of a run are read from: the journal."""
 
-    def rows(self, run_id: str, *, variant: str | None = None, with_spans: bool = True) -> Iterable[Row]:
-        """Yield the rows of a run, or of one of its variants."""
+    def numbers(self, run_id: str, *, variant: str) -> Iterable[RowNumbers | Row]:
+        """Yield the rows of one variant of a run, their texts left out or not."""
 
 
 class Sums(NamedTuple):
@@ -72,7 +84,7 @@ class Ledger:
         )
 
 
-def measured(output: Output) -> Iterator[tuple[str, float | None]]:
+def measured(output: OutputNumbers | Output) -> Iterator[tuple[str, float | None]]:
     """Yield what is measured of an output unasked, by metric; seconds and tokens only where it is one."""
     yield "invalid_rate", None if output.valid is None else float(not output.valid)
     if output.status not in FAILED:
@@ -153,6 +165,45 @@ class Grouped:
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
+class Column:
+    """One number a row, or none. A few different ones take a byte each, as scores of 0 and 1 do, others eight."""
+
+    def __init__(self) -> None:
+        self._codes = bytearray()
+        self._known: dict[float, int] = {}
+        self._wide: array[float] | None = None
+
+    def put(self, place: int, value: float) -> None:
+        """Set the value of a row; rows come in order, and those left out have none."""
+        if self._wide is None:
+            code = self._known.setdefault(value, len(self._known))
+            if code < _NO_CODE:
+                self._codes += _GAP * (place - len(self._codes))
+                self._codes.append(code)
+                return
+            self._wide = array("d", self.values(len(self._codes)).tobytes())
+        self._wide.extend(repeat(math.nan, place - len(self._wide)))
+        self._wide.append(value)
+
+    def is_ever(self, value: float) -> bool:
+        """Return whether some row has a value, of a column of few."""
+        return value in self._known
+
+    def values(self, n: int) -> npt.NDArray[np.float64]:
+        """Return the values of the first n rows, NaN where there is none."""
+        import numpy as np
+
+        found = np.full(n, np.nan)
+        if self._wide is not None:
+            found[: len(self._wide)] = self._wide
+        else:
+            known = list(self._known)[:_NO_CODE]
+            table = np.full(_NO_CODE + 1, np.nan)
+            table[: len(known)] = known
+            found[: len(self._codes)] = table[np.frombuffer(self._codes, dtype=np.uint8)]
+        return found
+
+
 class Labels:
     """A few names for many rows, as numbers; 0 is none."""
 
@@ -176,7 +227,7 @@ class Labels:
 
 @dataclass
 class Sheet:
-    """The numbers in the rows of one variant, by metric and row, however long the texts were: eight bytes each.
+    """The numbers in the rows of one variant, by metric and row, however long the texts were: one to eight bytes each.
 
     ledgers: what evaluators that sum up over all cases said.
     """
@@ -186,13 +237,13 @@ class Sheet:
     slices: Labels = field(default_factory=Labels)
     clusters: Labels = field(default_factory=Labels)
     tried: bytearray = field(default_factory=bytearray)
-    columns: dict[str, array[float]] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
     parts: set[str] = field(default_factory=set)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     n_errors: int = 0
     cost_usd: array[float] | None = field(default_factory=lambda: array("d"))
 
-    def add(self, row: Row) -> None:
+    def add(self, row: RowNumbers | Row) -> None:
         """Take in one row; what is absent counts nowhere."""
         place = len(self.ids)
         self.ids.append(row.case.id)
@@ -212,11 +263,9 @@ class Sheet:
 
     def _add(self, name: str, place: int, value: float | None) -> None:
         if value is not None:
-            column = self.columns.setdefault(name, array("d"))
-            column.extend(repeat(math.nan, place - len(column)))
-            column.append(value)
+            self.columns.setdefault(name, Column()).put(place, value)
 
-    def _add_output(self, place: int, output: Output) -> None:
+    def _add_output(self, place: int, output: OutputNumbers | Output) -> None:
         self.n_errors += output.status in FAILED
         for name, value in measured(output):
             self._add(name, place, value)
@@ -237,12 +286,7 @@ class Sheet:
 
     def column(self, name: str) -> npt.NDArray[np.float64]:
         """Return the value of each row, NaN where there is none."""
-        import numpy as np
-
-        found = np.full(len(self.ids), np.nan)
-        values = self.columns.get(name, ())
-        found[: len(values)] = values
-        return found
+        return self.columns.get(name, Column()).values(len(self.ids))
 
     def values(self, name: str, slice_name: str | None = None) -> Values:
         """Return the case means of a metric, over all cases or those of one slice, in the order of case ids."""
@@ -296,7 +340,7 @@ class Values:
 
 
 def summarise_variant(
-    rows: Iterable[Row], evaluators: Sequence[BoundEvaluator], *, seed: int
+    rows: Iterable[RowNumbers | Row], evaluators: Sequence[BoundEvaluator], *, seed: int
 ) -> tuple[Figures, dict[str, Figures]]:
     """Return the figures of one variant by metric name, and those of its evaluators by slice.
 
@@ -315,7 +359,7 @@ def summarise_variant(
     return figures, {name: _scored(sheet, versions, name) for name in sheet.slices.names}
 
 
-def summarise_run(source: Rows, run: Run, evaluators: Sequence[BoundEvaluator]) -> Run:
+def summarise_run(source: Numbers, run: Run, evaluators: Sequence[BoundEvaluator]) -> Run:
     """Return the run with the summary of each of its variants, and how many of its outputs are errors."""
     summary: dict[str, Mapping[str, Figure]] = {}
     slices: dict[str, Mapping[str, Mapping[str, Figure]]] = {}
@@ -323,7 +367,7 @@ def summarise_run(source: Rows, run: Run, evaluators: Sequence[BoundEvaluator]) 
     n_errors = 0
     for variant in run.variants:
         names: set[str] = set()
-        rows = _noting_models(source.rows(run.id, variant=variant.name, with_spans=False), names)
+        rows = _noting_models(source.numbers(run.id, variant=variant.name), names)
         figures, slices[variant.name] = summarise_variant(rows, evaluators, seed=run.seed)
         summary[variant.name] = figures
         n_errors += round((figures["error_rate"].value or 0.0) * figures["error_rate"].n)
@@ -333,7 +377,7 @@ def summarise_run(source: Rows, run: Run, evaluators: Sequence[BoundEvaluator]) 
     return run.model_copy(update=changes)
 
 
-def _noting_models(rows: Iterable[Row], names: set[str]) -> Iterator[Row]:
+def _noting_models(rows: Iterable[RowNumbers | Row], names: set[str]) -> Iterator[RowNumbers | Row]:
     """Yield the rows, and take up the names that the services gave the models which answered."""
     for row in rows:
         name = row.output.returned_model if row.output is not None else None
@@ -418,7 +462,7 @@ def _measured(sheet: Sheet) -> Figures:
     }
     if "invalid_rate" in sheet.columns:
         figures["invalid_rate"] = _bounded_mean(sheet.values("invalid_rate"), 0.0, 1.0, "share")
-    if any(sheet.columns.get("unfiltered_rate", ())):  # few services have filters that can fail
+    if sheet.columns.get("unfiltered_rate", Column()).is_ever(1.0):  # few services have filters that can fail
         figures["unfiltered_rate"] = _bounded_mean(sheet.values("unfiltered_rate"), 0.0, 1.0, "share")
     for name in OPEN_MEASURES:
         if name in sheet.columns:
@@ -431,7 +475,8 @@ def _spread(name: str, sheet: Sheet) -> Figures:
 
     values = sheet.values(name)
     n, n_missing = len(values.numbers), values.n_missing
-    total = math.fsum(value for value in sheet.columns[name] if not math.isnan(value))
+    column = sheet.column(name)
+    total = math.fsum(column[column == column])  # noqa: PLR0124 - what is NaN is no value
     quantiles = {q: quantile(values.numbers, q / 100) for q in (50, 95)}
     return {
         name: _open_mean(values),

@@ -32,9 +32,10 @@ from sqlalchemy import (
 
 from llmops.definitions.dataset import Case
 from llmops.errors import StoreError, UsageError, nearest
-from llmops.records import REPLAYED, Call, CallState, Output, Row, Run, Score, Span, Spent, Status
+from llmops.records import REPLAYED, Call, CallState, Output, Row, RowNumbers, Run, Score, Span, Spent, Status
 from llmops.stores import open_database
 from llmops.stores.base import Area
+from llmops.stores.numbers import read_numbers
 from llmops.stores.rows import (
     ANSWERED_AT,
     Rows,
@@ -407,6 +408,14 @@ class Journal:
                     output=None if output[0] is None else output_of(output, spans[cell.cell_id]),
                     scores=tuple(scores[cell.cell_id, cell.case_key]),
                 )
+
+    def numbers(self, run_id: str, *, variant: str) -> Iterator[RowNumbers]:
+        """Yield what figures need of the rows of one variant, in order; raises StoreError as `rows` does."""
+        run = self.find_run(run_id)
+        if run is None:
+            raise StoreError(f"{self._database.name}: there is no run {run_id!r}")
+        identities = [version.identity for version in run.evaluators]
+        return read_numbers(self._rows, run_id, escape(variant), identities, READ_BATCH)
 
     def _cell_batches(
         self, wanted: Sequence[ColumnElement[bool]]

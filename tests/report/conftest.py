@@ -48,6 +48,9 @@ class Example:
         assert not with_spans, "spans are the slow part of reading, and a report shows none"
         return (row for row in self.kept if variant in (None, row.variant))
 
+    def numbers(self, run_id: str, *, variant: str) -> Iterator[Row]:
+        return self.rows(run_id, variant=variant, with_spans=False)
+
     def find_run(self, run_id: str) -> Run | None:
         return self.run if run_id == self.run.id else None
 

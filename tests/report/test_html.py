@@ -221,6 +221,9 @@ class Endless:
                 if variant in (None, name):
                     yield self._row(number, name)
 
+    def numbers(self, run_id: str, *, variant: str) -> Iterator[Row]:
+        return self.rows(run_id, variant=variant)
+
     def _row(self, number: int, variant: str) -> Row:
         case = Case(id=f"c{number}", inputs={"ticket": f"{number} " * 4_000}, expected="yes")
         output = Output(
@@ -523,6 +526,9 @@ class Kept:
     def rows(self, run_id: str, *, variant: str | None = None, with_spans: bool = True) -> Iterator[Row]:  # noqa: ARG002
         assert run_id == self.run.id
         return (row for row in self.kept if variant in (None, row.variant))
+
+    def numbers(self, run_id: str, *, variant: str) -> Iterator[Row]:
+        return self.rows(run_id, variant=variant)
 
 
 def hostile_page(payloads: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tracemalloc
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from llmops.definitions.experiment import EvaluatorUse
 from llmops.evaluators import open_evaluator
 from llmops.evaluators.bound import BoundEvaluator
 from llmops.records import Figure, Output, Row, Score, Status
-from llmops.score.summary import LEVEL, Figures, Ledger, summarise_variant
+from llmops.score.summary import LEVEL, Column, Figures, Ledger, summarise_variant
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -254,3 +255,22 @@ def test_an_interval_holds_its_mean_and_keeps_to_the_range(right: list[bool]) ->
     assert found.value is not None
     assert 0 <= low <= found.value <= high <= 1
     assert low < high
+
+
+@given(st.lists(st.none() | st.floats(allow_nan=False) | st.sampled_from([0.0, 1.0]), max_size=700))
+def test_a_column_gives_back_what_was_put_into_it(values: list[float | None]) -> None:
+    check_column(values)
+
+
+@pytest.mark.parametrize("n_different", [1, 254, 255, 256, 257, 600])
+def test_a_column_holds_few_and_many_different_values(n_different: int) -> None:
+    check_column([None if n % 7 == 3 else float(n % n_different) for n in range(1_500)])
+
+
+def check_column(values: list[float | None]) -> None:
+    column = Column()
+    for place, value in enumerate(values):
+        if value is not None:
+            column.put(place, value)
+    found = column.values(len(values))
+    assert [None if math.isnan(value) else value for value in found.tolist()] == values

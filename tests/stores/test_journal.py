@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from datetime import UTC
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -18,6 +20,7 @@ from llmops.errors import StoreError, StoreHeldError
 from llmops.records import (
     Call,
     CallState,
+    CaseNumbers,
     Comparison,
     Effect,
     EmbeddingRequest,
@@ -29,10 +32,14 @@ from llmops.records import (
     Interval,
     Message,
     Output,
+    OutputNumbers,
     Reply,
     Request,
+    Row,
+    RowNumbers,
     RunStatus,
     Score,
+    ScoreNumbers,
     Side,
     Span,
     Status,
@@ -558,9 +565,54 @@ def test_rows_of_one_variant_may_leave_out_spans_and_have_no_output_yet(journal:
     assert second.output is None
 
 
-def test_rows_of_an_unknown_run_are_an_error(journal: Journal) -> None:
+def test_numbers_are_those_of_the_rows_without_their_texts(journal: Journal) -> None:
+    cells = [
+        (cell, case.model_copy(update={"slice": "né" if cell.position % 3 else None, "cluster": "k\x00"}))
+        for cell, case in cells_of(700)
+    ]
+    cells = [(replace(cell, case_key=case.key()), case) for cell, case in cells]
+    journal.begin_run(run_of(evaluators=(TONE, EXACT)), cells)
+    tried = [cell for cell, _ in cells if cell.position % 5]
+    more: dict[str, Any] = {
+        "status": Status.TRUNCATED,
+        "returned_model": "m\ud800",
+        "valid": False,
+        "ttft_s": 0.1,
+        "unfiltered": True,
+    }
+    outputs = [output_of(cell, "text", **(more if cell.position % 2 else {})) for cell in tried]
+    scores: dict[str, Any] = {"label": "ü", "truth": "no", "parts": {"f": 0.5}, "sums": (1.0, 2.5)}
+    batch = Batch(outputs=outputs)
+    batch.scores = [
+        (cell.cell_id, cell.case_key, score_of(version, **(scores if cell.position % 2 else {})))
+        for cell in tried
+        for version in (EXACT, evaluator("foreign"), TONE)
+    ]
+    journal.apply(batch)
+    found = list(journal.numbers("r1", variant="b"))
+    assert [in_order(row) for row in found] == [numbers_of(row) for row in journal.rows("r1", variant="b")]
+    assert {row.output is None for row in found} == {True, False} and len(found) == 700
+
+
+def in_order(row: RowNumbers) -> RowNumbers:
+    return row._replace(scores=sorted(row.scores))
+
+
+def numbers_of(row: Row) -> RowNumbers:
+    case, output = row.case, row.output
+    return RowNumbers(
+        CaseNumbers(case.id, case.slice, case.cluster, case.key()),
+        None if output is None else OutputNumbers(*(getattr(output, name) for name in OutputNumbers._fields)),
+        sorted(
+            ScoreNumbers(*(getattr(score, name) for name in ScoreNumbers._fields)) for score in row.scores
+        ),
+    )
+
+
+@pytest.mark.parametrize("read", [Journal.rows, partial(Journal.numbers, variant="a")])
+def test_rows_of_an_unknown_run_are_an_error(journal: Journal, read: Callable[..., Any]) -> None:
     with pytest.raises(StoreError, match="no run 'r9'"):
-        list(journal.rows("r9"))
+        list(read(journal, "r9"))
 
 
 # --- calls and what came of them --------------------------------------------------------------------------
