@@ -97,7 +97,7 @@ class CaseIds:
 
     def __init__(self) -> None:
         self._text = bytearray()
-        self._ends = array("Q", [0])
+        self._ends = array("I", [0])
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -229,7 +229,7 @@ class Labels:
 class Sheet:
     """The numbers in the rows of one variant, by metric and row, however long the texts were: one to eight bytes each.
 
-    ledgers: what evaluators that sum up over all cases said.
+    ledgers: what evaluators that sum up over all cases said. costs: of the outputs; None once one is unknown.
     """
 
     summing: frozenset[str] = frozenset()
@@ -241,7 +241,7 @@ class Sheet:
     parts: set[str] = field(default_factory=set)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     n_errors: int = 0
-    cost_usd: array[float] | None = field(default_factory=lambda: array("d"))
+    costs: Column | None = field(default_factory=Column)
 
     def add(self, row: RowNumbers | Row) -> None:
         """Take in one row; what is absent counts nowhere."""
@@ -269,10 +269,10 @@ class Sheet:
         self.n_errors += output.status in FAILED
         for name, value in measured(output):
             self._add(name, place, value)
-        if output.cost_usd is None or self.cost_usd is None:
-            self.cost_usd = None
-        else:
-            self.cost_usd.append(output.cost_usd)
+        if output.cost_usd is None:
+            self.costs = None
+        elif self.costs is not None:
+            self.costs.put(place, output.cost_usd)
 
     @property
     def n_rows(self) -> int:
@@ -449,7 +449,7 @@ def _summed_up(name: str, evaluator: Summary, sheet: Sheet, seed: int) -> Figure
 
 def _measured(sheet: Sheet) -> Figures:
     """What is measured unasked."""
-    cost = None if sheet.cost_usd is None else math.fsum(sheet.cost_usd)
+    cost = None if sheet.costs is None else _total(sheet.costs.values(len(sheet.ids)))
     rate = sheet.n_errors / sheet.n_rows if sheet.n_rows else None
     figures: Figures = {
         "error_rate": Figure(value=rate, kind="share", n=sheet.n_rows),
@@ -470,13 +470,18 @@ def _measured(sheet: Sheet) -> Figures:
     return figures
 
 
+def _total(column: npt.NDArray[np.float64]) -> float:
+    import numpy as np
+
+    return math.fsum(column[~np.isnan(column)])
+
+
 def _spread(name: str, sheet: Sheet) -> Figures:
     from llmops.stats.intervals import quantile
 
     values = sheet.values(name)
     n, n_missing = len(values.numbers), values.n_missing
-    column = sheet.column(name)
-    total = math.fsum(column[column == column])  # noqa: PLR0124 - what is NaN is no value
+    total = _total(sheet.column(name))
     quantiles = {q: quantile(values.numbers, q / 100) for q in (50, 95)}
     return {
         name: _open_mean(values),

@@ -34,11 +34,14 @@ def clustered_mean(values: npt.ArrayLike, clusters: Clusters | None = None) -> C
     Bell and McCaffrey (2002); for a mean both reduce to sums over clusters.
     """
     vector = finite_vector(values)
+    mean = float(vector.mean())
+    if clusters is None:
+        n = vector.size
+        return None if n < 2 else ClusteredMean(mean, float(vector.var(ddof=1)) / n, n - 1.0)
     codes = cluster_codes(clusters, vector.size)
     sizes = np.bincount(codes).astype(np.float64)
     if sizes.size < 2:
         return None
-    mean = float(vector.mean())
     residuals = np.bincount(codes, weights=vector - mean)
     variance = float((residuals**2 / (1 - sizes / vector.size)).sum()) / vector.size**2
     return ClusteredMean(mean, variance, _degrees_of_freedom(sizes))
