@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "llmops"
 
 LAYERS = (
     "errors",
+    "secrets",
+    "addresses",
     "definitions",
     "records",
     "stats",
@@ -32,7 +34,7 @@ LAYERS = (
 )
 
 OUTSIDE: dict[str, str | tuple[str, ...]] = {
-    "aiohttp": ("models/lean.py", "models/azure_inference.py"),
+    "aiohttp": ("models/lean.py", "models/azure_inference.py", "models/resolver.py"),
     "openai": "models/openai_sdk.py",
     "azure": ("models/azure_inference.py", "models/entra.py"),  # the SDK, and who signs in for all of Azure
     "mlflow": "stores/mlflow/",

@@ -23,14 +23,11 @@ class Recorded:
     n_failed: int
 
 
-def record_run(
-    journal: Journal, run: Run, before: Callable[[], Recordings], shown: str, scrub: Callable[[str], str]
-) -> Recorded:
+def record_run(journal: Journal, run: Run, before: Callable[[], Recordings], shown: str) -> Recorded:
     """Return the recordings of an experiment with those of a run's calls; `embedded` needs none.
 
     before: reads the recordings there are. A part of a run adds to them; a complete run needs no others, so that
     what no variant asks any more goes.
-    scrub: masks secrets in any text.
     """
     recordings = Recordings(shown) if run.status is RunStatus.COMPLETE else before()
     asked = {model.identity: model for model in _models(run) if is_replayed(model)}
@@ -54,7 +51,7 @@ def record_run(
                     call.request,
                     call.reply,
                 )
-                recordings.add(recording, scrub)
+                recordings.add(recording)
     return Recorded(recordings, n_failed)
 
 

@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+from llmops.addresses import SECRET_HOSTS
 from llmops.definitions.documents import Document, Location
 from llmops.definitions.project import ModelDefinition
 from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError
 from llmops.models import model_class, open_model, untaken_settings
 from llmops.models.abilities import able_providers
-from llmops.models.access import SECRET_HOSTS
 from llmops.models.base import Ability
 from llmops.steps.base import Program
 from llmops.steps.chain import ChainProgram

@@ -6,6 +6,7 @@ Each command is a file of its own, imported when it is asked for, so that `--hel
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -85,22 +86,30 @@ def root() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code; no traceback for anything foreseeable."""
-    from llmops.cli.exits import Exit
-    from llmops.cli.streams import open_streams
+    from llmops.cli.streams import commands_stopped, open_streams
 
     gc.set_threshold(FEW_CYCLES)
     open_streams()
+    with commands_stopped(os.environ):
+        code = _carried_out()
+    sys.exit(code)
+
+
+def _carried_out() -> int:
+    """Carry out the command that was given and return its exit code, whatever comes of it."""
+    from llmops.cli.exits import Exit
+
     try:
         code = root.main(standalone_mode=False, prog_name="llmops")
     except click.ClickException as error:
         error.show()
-        sys.exit(Exit.WRONG)
+        return Exit.WRONG
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(Exit.INTERRUPTED)
+        return Exit.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - one command's fault is told in a line; --debug shows the rest
-        sys.exit(_told(error))
-    sys.exit(code if isinstance(code, int) else Exit.DONE)
+        return _told(error)
+    return code if isinstance(code, int) else Exit.DONE
 
 
 def _told(error: Exception) -> int:
@@ -112,10 +121,10 @@ def _told(error: Exception) -> int:
     if isinstance(error, ImportError):  # the imports below may fail too, and no key stands in this one's text
         click.echo(traced + _missing(error), err=True)
         return Exit.WRONG
-    from llmops.cli.session import scrub
     from llmops.report.texts import printable
+    from llmops.secrets import scrub_told
 
-    click.echo(printable(scrub(traced + _words(error))), err=True)
+    click.echo(scrub_told(printable(traced + _words(error))), err=True)
     return exit_of(error) if isinstance(error, LlmopsError) else Exit.INCOMPLETE
 
 

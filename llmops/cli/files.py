@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llmops.errors import UsageError
+from llmops.secrets import scrub
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -57,6 +58,6 @@ def _mode(path: Path) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8 (UsageError when that cannot be done there)."""
+    """Write a text as UTF-8, without secrets (UsageError when that cannot be done there)."""
     with replacing(path) as file:
-        file.write_text(text, encoding="utf-8", newline="\n")
+        file.write_text(scrub(text), encoding="utf-8", newline="\n")

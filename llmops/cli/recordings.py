@@ -33,9 +33,7 @@ def record_replies(session: Session, journal: Journal, run: Run) -> None:
 
     path, shown = _place(session, run.experiment)
     found = journal.find_run(run.id) or run
-    recorded = record_run(
-        journal, found, lambda: read_recordings(path, shown=shown), shown, session.scrubber()
-    )
+    recorded = record_run(journal, found, lambda: read_recordings(path, shown=shown), shown)
     if not recorded.recordings and not path.exists():
         say("nothing to record: no model but embedded was asked, or none has answered")
         return

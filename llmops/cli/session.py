@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,6 +21,7 @@ import click
 from llmops.definitions.reference import FOLDERS, Kind, parse_reference
 from llmops.definitions.workspace import Workspace, find_root, load_workspace
 from llmops.errors import LlmopsError, UsageError, nearest
+from llmops.secrets import register_environment
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -40,6 +42,13 @@ class Session:
     def workspace(self) -> Workspace:
         """The definitions of the work tree."""
         return load_workspace(self.root)
+
+    def register_secrets(self) -> None:
+        """Keep out of all output what the environment holds as secrets, and what llmops.yaml names as keys."""
+        named: list[str | None] = []
+        with suppress(LlmopsError):  # a broken file is told by whoever reads it, and names no key
+            named = [model.api_key_env for model in self.workspace.project.models.values()]
+        register_environment(self.environment, named)
 
     @property
     def tracking_uri(self) -> str:
@@ -63,21 +72,6 @@ class Session:
         url = self.workspace.project.store.url
         is_file = url.startswith("sqlite")
         return open_journal(url if is_file else Store().url, root=self.root, environment=self.environment)
-
-    def scrubber(self) -> Callable[[str], str]:
-        """Return what masks, in any text, the value of every variable that llmops.yaml names as a key."""
-        from llmops.models.access import Secret
-
-        names = {model.api_key_env for model in self.workspace.project.models.values()}
-        values = {name: self.environment.get(name) or "" for name in sorted(filter(None, names))}
-        secrets = [Secret(name, value) for name, value in values.items() if value]
-
-        def scrub(text: str) -> str:
-            for secret in secrets:
-                text = secret.scrub(text)
-            return text
-
-        return scrub
 
     def has_journal(self) -> bool:
         """Say whether anything has run here."""
@@ -135,7 +129,9 @@ def open_session(*, tell: Callable[[str], None] | None = None) -> Session:
     tell: given what is wrong with its `.env`; by default it is said.
     """
     root = find_root(Path.cwd())
-    return Session(root, read_environment(root, tell or say))
+    session = Session(root, read_environment(root, tell or say))
+    session.register_secrets()
+    return session
 
 
 def read_environment(root: Path, tell: Callable[[str], None]) -> dict[str, str]:
@@ -183,10 +179,10 @@ def utc_now() -> datetime:
 
 
 def print_record(record: BaseModel | Any) -> None:
-    """Print a record, or plain data, as JSON and nothing else."""
+    """Print a record, or plain data, as JSON and nothing else; no line of it is a command to a CI runner."""
     if hasattr(record, "model_dump"):
         record = record.model_dump(mode="json", by_alias=True)
-    click.echo(json.dumps(record, indent=2, ensure_ascii=True))
+    click.echo(json.dumps(record, indent=2, ensure_ascii=True).replace("##[", "##\\u005b"))
 
 
 @dataclass(frozen=True)
@@ -213,14 +209,6 @@ def click_width() -> int:
     import shutil
 
     return shutil.get_terminal_size().columns
-
-
-def scrub(text: str) -> str:
-    """Return text without the value of any variable that llmops.yaml names as a key."""
-    try:
-        return open_session(tell=lambda _: None).scrubber()(text)
-    except LlmopsError:
-        return text
 
 
 def say(text: str) -> None:

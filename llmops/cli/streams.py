@@ -10,7 +10,12 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from secrets import token_hex
 from typing import TYPE_CHECKING, TextIO
+
+from llmops.secrets import scrub_bytes
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -33,6 +38,14 @@ class _Printed(io.FileIO):
             return memoryview(data).nbytes
 
 
+class _Scrubbed(io.BufferedWriter):
+    """What a command prints, without secrets. The text layer above hands over whole pieces, never part of one."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        super().write(scrub_bytes(bytes(data)))
+        return memoryview(data).nbytes
+
+
 def open_streams() -> None:
     """Replace `sys.stdout` and `sys.stderr`. One that was closed is the null device from now on.
 
@@ -47,9 +60,28 @@ def open_streams() -> None:
     sys.stderr = _open(2, sys.stderr)
 
 
+@contextmanager
+def commands_stopped(environment: Mapping[str, str]) -> Iterator[None]:
+    """Let GitHub's runner obey nothing that is printed until the block ends, model text above all.
+
+    Said on standard error, so that output stays what it is where a script reads it. The runner reads the two side
+    by side, and may be late for a line: so no text is printed but through `printable` in the first place.
+    """
+    if environment.get("GITHUB_ACTIONS") != "true":
+        yield
+        return
+    token = token_hex(16)
+    print(f"::stop-commands::{token}", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        print(f"::{token}::", file=sys.stderr, flush=True)
+
+
 def _open(descriptor: int, given: TextIO | None) -> TextIO:
     return io.TextIOWrapper(
-        io.BufferedWriter(_Printed(descriptor, "w", closefd=False)),
+        _Scrubbed(_Printed(descriptor, "w", closefd=False)),
         encoding=given.encoding if given is not None else "utf-8",
         errors="backslashreplace",
         line_buffering=True,

@@ -20,6 +20,7 @@ import click
 from llmops.cli.exits import Exit
 from llmops.cli.session import Session, json_option, open_session, print_record, say, utc_now
 from llmops.errors import LlmopsError
+from llmops.secrets import scrub_bytes
 
 if TYPE_CHECKING:
     from llmops.stores.journal import Journal
@@ -68,7 +69,7 @@ def _tell_stage(stage: str) -> None:
     So a delivery outlives a `run` that was killed by no more than one stage.
     """
     try:
-        os.write(2, f"{STAGE}{stage}\n".encode(errors="replace"))
+        os.write(2, scrub_bytes(f"{STAGE}{stage}\n".encode(errors="replace")))
     except OSError:
         raise SystemExit(Exit.INTERRUPTED) from None
 
@@ -181,7 +182,7 @@ def _deliver(session: Session, outbox: Outbox) -> str:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "llmops", "sync", "--json"],  # -P: files of the project are no modules
         cwd=session.root,
-        env=dict(session.environment),
+        env={**session.environment, "GITHUB_ACTIONS": ""},  # what it says is read here, and told then
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,  # what came of it stands in the journal
         stderr=subprocess.PIPE,

@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 
 from llmops.definitions.base import is_name
 from llmops.errors import UsageError, nearest
+from llmops.secrets import without_secrets
 
 MAX_HISTORY = 2000
 """Commits that are searched for an identity: those that touched a definition, newest first."""
@@ -180,7 +181,7 @@ def git(root: Path, *arguments: str) -> bytes:
 
     Raises UsageError in git's own words when it fails or git is missing.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in _ELSEWHERE}
+    environment = {key: value for key, value in without_secrets(os.environ).items() if key not in _ELSEWHERE}
     command = ["git", "-C", str(root), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, check=False, env={**environment, **_QUIETLY})

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+
+from llmops.secrets import without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Aside:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=without_secrets(os.environ),
         )
 
     def figures(self, truth: Sequence[int], found: Sequence[int], n_labels: int) -> ClassFigures:

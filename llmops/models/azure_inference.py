@@ -19,6 +19,7 @@ from llmops.models.embeddings import encode_embeddings
 from llmops.models.exchange import CONNECT_S, IDLE_S, Answer, Exchange, R, call_headers
 from llmops.models.wire import lacking, objects_only, text_of
 from llmops.records import ModelInfo
+from llmops.secrets import clean_cause
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -135,8 +136,12 @@ class _Clients:
         from azure.core.pipeline.policies import HeadersPolicy
         from azure.core.pipeline.transport import AioHttpTransport
 
+        from llmops.models.resolver import CheckedResolver
+
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=IDLE_S),
+            connector=aiohttp.TCPConnector(
+                limit=concurrency, keepalive_timeout=IDLE_S, resolver=CheckedResolver()
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -180,8 +185,8 @@ async def _send(call: Callable[..., Awaitable[Any]], call_id: str | None, exchan
     except AzureError as error:
         unsent = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)
         if isinstance(error.__cause__, unsent) or isinstance(error, ServiceRequestTimeoutError):
-            raise exchange.not_sent(error) from error
-        raise exchange.not_answered() from error
+            raise exchange.not_sent(error) from clean_cause(error)
+        raise exchange.not_answered() from clean_cause(error)
     try:
         broken = (AzureError, aiohttp.ClientError, OSError)
         answer = Answer(response.status_code, response.headers, response.iter_raw(), broken)

@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from llmops.errors import AccessError, UnavailableError, UsageError
-from llmops.models.access import Secret
+from llmops.models.access import ENTRA
+from llmops.secrets import Secret, clean_cause
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken
@@ -49,7 +50,7 @@ class EntraTokens:
         async with self._fetching:  # one fetches for all that wait
             if self._secret is None or self._expires_at - time.time() < MARGIN_S:
                 token = await self._fetch()
-                self._secret = Secret(None, token.token)
+                self._secret = Secret(ENTRA, token.token)
                 self._expires_at = token.expires_on
             return self._secret
 
@@ -75,10 +76,10 @@ class EntraTokens:
                 "reads no .env), or run where a managed identity is",
                 model=self._model,
                 sent=False,
-            ) from error
+            ) from clean_cause(error)
         except (AzureError, TimeoutError) as error:
             raise UnavailableError(
                 f"model {self._model!r}: Entra ID gave no token; check the network, and try again",
                 model=self._model,
                 sent=False,
-            ) from error
+            ) from clean_cause(error)

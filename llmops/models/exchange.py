@@ -15,15 +15,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from llmops.addresses import ForbiddenAddressError
 from llmops.errors import AccessError, ModelError, ModelTimeoutError, ReplyError, UnavailableError
 from llmops.models.failures import READ_BYTES, diagnosis, request_id, service_error
 from llmops.models.wire import Body, EventReader, parse_json
 from llmops.records import Embeddings, ModelInfo, Reply
+from llmops.secrets import MASK, clean_cause, scrub, scrub_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 
-    from llmops.models.access import Access, Secret
+    from llmops.models.access import Access
+    from llmops.secrets import Secret
 
 _E = TypeVar("_E", bound=ModelError)
 R = TypeVar("R", Reply, Embeddings, ModelInfo)
@@ -114,12 +117,14 @@ class Exchange(Generic[R]):
             self._body = Body(encoding)
             return await self._read_said(answer)
         except answer.broken as error:
-            raise self._error(ReplyError, "the reply broke off; it may have been billed") from error
+            raise self._error(ReplyError, "the reply broke off; it may have been billed") from clean_cause(
+                error
+            )
         except ReplyError as error:
             content_type = self._headers.get("content-type", "of no type")
             explained = self._error(ReplyError, f"{error} (the service calls it {content_type[:80]!a})")
             explained.kind = error.kind
-            raise explained from error
+            raise explained from clean_cause(error)
 
     def not_sent(self, error: Exception) -> ModelError:
         """Return the error for a request that could not leave: no connection, or none to be trusted."""
@@ -128,6 +133,9 @@ class Exchange(Generic[R]):
             told = (getattr(insecure[-1], name, None) for name in ("verify_message", "reason"))
             why = next(filter(None, told), "no secure connection")
             return self._error(AccessError, f"{self.access.place} cannot be trusted: {why}", sent=False)
+        if any(isinstance(cause, ForbiddenAddressError) for cause in _chain(error)):
+            message = f"{self.access.place} leads to a link-local address, where clouds keep their metadata"
+            return self._error(AccessError, message, sent=False)
         message = f"{self.access.place} cannot be reached; check the address, the proxy and the network"
         return self._error(UnavailableError, message, sent=False)
 
@@ -148,7 +156,7 @@ class Exchange(Generic[R]):
             return self._completed(pieces.reply(), took_s)
         await self._read_whole(answer)
         took_s = self._elapsed_s()
-        return self._completed(self._whole(parse_json(self.access.scrub_bytes(bytes(self._body)))), took_s)
+        return self._completed(self._whole(parse_json(scrub_bytes(bytes(self._body)))), took_s)
 
     async def _read_events(self, answer: Answer, pieces: Pieces[R]) -> Pieces[R]:
         """Return what came; a connection that breaks leaves a reply that is cut off, and its text was paid for."""
@@ -156,7 +164,7 @@ class Exchange(Generic[R]):
         with suppress(*answer.broken):
             async for chunk in answer.chunks:
                 for name, data in reader.feed(self._body.add(chunk)):
-                    pieces.add(name, self.access.scrub(data), self._elapsed_s())
+                    pieces.add(name, scrub(data), self._elapsed_s())
                     if pieces.error is not None:
                         raise self._reported(pieces.error)
                 if pieces.done:
@@ -171,21 +179,21 @@ class Exchange(Generic[R]):
         if isinstance(said, ModelInfo):
             return {}
         facts: dict[str, Any] = {
-            "raw": self.access.scrub_bytes(bytes(self._body)),
+            "raw": scrub_bytes(bytes(self._body)),
             "request_id": request_id(self._headers) or said.request_id,
             "latency_s": took_s,
         }
         if isinstance(said, Reply):
-            facts["text"] = self.access.scrub(said.text)
-            facts["tool_calls"] = tuple(
-                call.model_copy(update={"arguments": self.access.scrub(call.arguments)})
-                for call in said.tool_calls
-            )
+            calls = [(call, scrub(call.arguments)) for call in said.tool_calls]
+            facts["text"] = scrub(said.text)
+            facts["tool_calls"] = tuple(call.model_copy(update={"arguments": told}) for call, told in calls)
+            if facts["text"] != said.text or any(call.arguments != told for call, told in calls):
+                facts["raw"] = MASK.encode()  # whoever has all pieces has the key
         return facts
 
     def _reported(self, said: object) -> ModelError:
         error = service_error(None, self._headers, json.dumps(said).encode(), self.access)
-        error.body = diagnosis(self._body.start(READ_BYTES), self.access)
+        error.body = diagnosis(self._body.start(READ_BYTES))
         return error
 
     def _elapsed_s(self) -> float:
@@ -193,11 +201,11 @@ class Exchange(Generic[R]):
 
     def _error(self, kind: type[_E], message: str, *, sent: bool | None = True) -> _E:
         return kind(
-            self.access.scrub(f"model {self.access.model!r}: {message}"),
+            scrub(f"model {self.access.model!r}: {message}"),
             model=self.access.model,
             request_id=request_id(self._headers),
             sent=sent,
-            body=diagnosis(self._body.start(READ_BYTES), self.access),
+            body=diagnosis(self._body.start(READ_BYTES)),
         )
 
 

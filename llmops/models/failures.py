@@ -20,6 +20,7 @@ from llmops.errors import (
     UnavailableError,
 )
 from llmops.models.wire import clean, parse_json
+from llmops.secrets import scrub, scrub_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,28 +100,28 @@ def service_error(status: int | None, headers: Mapping[str, str], body: bytes, a
     message = f"model {access.model!r}: {reason}{code}" + (f": {said.message}" if said.message else "")
     may_wait = status is None or status in (408, 409, 429) or status >= 500
     error = kind(
-        access.scrub(message),
+        scrub(message),
         model=access.model,
         status=status,
         request_id=request_id(headers),
         retry_after_s=retry_after_s(headers) if may_wait else None,
-        body=diagnosis(body, access),
+        body=diagnosis(body),
     )
     if kind is RequestError and _is_too_long(said):
         error.kind = "context_length"
     return error
 
 
-def diagnosis(body: bytes, access: Access) -> bytes | None:
-    """Return the start of a body for people to look at, without the key; None when nothing came."""
-    return access.scrub_bytes(body[:READ_BYTES])[:DIAGNOSIS_BYTES] or None
+def diagnosis(body: bytes) -> bytes | None:
+    """Return the start of a body for people to look at, without secrets; None when nothing came."""
+    return scrub_bytes(body[:READ_BYTES])[:DIAGNOSIS_BYTES] or None
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
     """Return the service's own name for the request. headers: names in lower case."""
     for name in ("x-request-id", "apim-request-id", "x-ms-request-id"):
         if headers.get(name):
-            return clean(headers[name])[:200]
+            return scrub(clean(headers[name]))[:200]
     return None
 
 
@@ -152,9 +153,9 @@ def _meaning(status: int | None, said: _Said, access: Access) -> tuple[type[Mode
 def _refused_key(access: Access) -> str:
     if access.key is None:
         return "the service wants a key; name its variable with api_key_env in llmops.yaml"
-    if access.key.variable is None:
+    if access.by_token:
         return "the service refuses whoever is signed in to Entra ID; check the role it has on the resource"
-    return f"the service refuses the key in {access.key.variable}; check the key and what it may do"
+    return f"the service refuses the key in {access.key.origin}; check the key and what it may do"
 
 
 def _is_too_long(said: _Said) -> bool:

@@ -15,7 +15,9 @@ import aiohttp
 from yarl import URL
 
 from llmops.models.exchange import CONNECT_S, IDLE_S, Answer, Exchange, R
+from llmops.models.resolver import CheckedResolver
 from llmops.models.wire import in_path, written
+from llmops.secrets import clean_cause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +43,7 @@ class LeanClient:
             connector=aiohttp.TCPConnector(
                 limit=definition.limits.concurrency,
                 keepalive_timeout=IDLE_S,
+                resolver=CheckedResolver(),
                 ssl=ssl.create_default_context(),  # aiohttp's own is older than the SSL_CERT_FILE of a .env
             ),
             headers=_HEADERS,
@@ -89,9 +92,9 @@ class LeanClient:
                 allow_redirects=False,
             )
         except _UNSENT as error:
-            raise exchange.not_sent(error) from error
+            raise exchange.not_sent(error) from clean_cause(error)
         except aiohttp.ClientError as error:
-            raise exchange.not_answered() from error
+            raise exchange.not_answered() from clean_cause(error)
 
 
 def _address(endpoint: str, definition: ModelDefinition) -> tuple[str, str, dict[str, str]]:

@@ -6,7 +6,9 @@ Importing it costs half a second.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
+from socket import SOCK_STREAM
 from ssl import SSLError
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,10 @@ import anyio
 import httpx2
 from openai import APIConnectionError, AsyncAzureOpenAI, AsyncOpenAI
 
+from llmops.addresses import ForbiddenAddressError, is_forbidden, refuse_forbidden
 from llmops.models.exchange import CONNECT_S, IDLE_S, Answer, Exchange, R
 from llmops.models.failures import READ_BYTES
+from llmops.secrets import clean_cause
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -41,7 +45,7 @@ _HEADERS = frozenset(
         "x-stainless-raw-response",  # the SDK reads it back from the request it has sent
     }
 )
-_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, SSLError)
+_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, SSLError, ForbiddenAddressError)
 _BROKEN = (httpx2.HTTPError, anyio.EndOfStream, OSError)
 
 
@@ -58,6 +62,7 @@ class SdkClient:
         async def keep_ours(request: httpx2.Request) -> None:
             for name in set(request.headers) - kept:
                 del request.headers[name]
+            request.extensions = {**request.extensions, "trace": _check_connection}
 
         concurrency = definition.limits.concurrency
         http_client = httpx2.AsyncClient(
@@ -89,10 +94,10 @@ class SdkClient:
                 )
         except _Declined as declined:
             answer = declined.answer
-        except APIConnectionError as error:
-            if isinstance(error.__cause__, _UNSENT):
-                raise exchange.not_sent(error) from error
-            raise exchange.not_answered() from error
+        except (APIConnectionError, ForbiddenAddressError) as error:
+            if isinstance(error.__cause__ or error, _UNSENT):
+                raise exchange.not_sent(error) from clean_cause(error)
+            raise exchange.not_answered() from clean_cause(error)
         return await exchange.read(answer)
 
     async def close(self) -> None:
@@ -121,6 +126,22 @@ def _client(endpoint: str, api_version: str | None, http_client: httpx2.AsyncCli
         max_retries=0,
         http_client=http_client,
     )
+
+
+async def _check_connection(event: str, about: dict[str, Any]) -> None:
+    """See before and after connecting that the name leads nowhere forbidden; nothing has been sent by then."""
+    if event == "connection.connect_tcp.started":
+        loop = asyncio.get_running_loop()
+        found = []
+        with suppress(OSError):  # who connects says so
+            found = await loop.getaddrinfo(about["host"], about["port"], type=SOCK_STREAM)
+        refuse_forbidden(about["host"], [str(address[0]) for *_, address in found])
+    elif event == "connection.connect_tcp.complete":
+        stream = about["return_value"]
+        peer = str(stream.get_extra_info("server_addr")[0])
+        if is_forbidden(peer):
+            await stream.aclose()
+        refuse_forbidden(peer, [peer])
 
 
 class _Declined(Exception):

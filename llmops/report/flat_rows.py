@@ -14,6 +14,7 @@ from typing import Any, Literal
 from llmops.definitions.base import canonical
 from llmops.definitions.spool import Spool
 from llmops.records import Row, Run, Score
+from llmops.secrets import scrub_json
 
 Kind = Literal["text", "whole", "number", "truth"]
 Cell = str | int | float | bool | None
@@ -135,7 +136,7 @@ class FlatRows:
             column = self._found[source]
             column.kinds.add("text" if source in _ALWAYS_TEXT else _kind_of(value))
             cells[column.number] = value
-        self._spool.write(json.dumps(cells, allow_nan=False).encode() + b"\n")
+        self._spool.write(scrub_json(json.dumps(cells, allow_nan=False)).encode() + b"\n")
 
     def _values(self, row: Row) -> Iterator[tuple[Source, Any]]:
         case = row.case

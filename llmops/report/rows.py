@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from llmops.definitions.documents import BOM
 from llmops.errors import UsageError
 from llmops.report.flat_rows import Cell, FlatRows
+from llmops.secrets import scrub_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +33,8 @@ def row_json(row: Row) -> dict[str, Any]:
 
 
 def row_line(row: Row) -> str:
-    """Return a row as one line of ASCII JSON, keys sorted."""
-    return json.dumps(row_json(row), sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
+    """Return a row as one line of ASCII JSON, keys sorted, without secrets."""
+    return scrub_json(json.dumps(row_json(row), sort_keys=True, ensure_ascii=True, allow_nan=False)) + "\n"
 
 
 def write_rows(rows: Iterable[Row], path: Path, *, run: Run | None = None) -> int:

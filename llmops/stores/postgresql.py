@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from llmops.addresses import SECRET_HOSTS, is_listed, is_loopback
 from llmops.errors import StoreError, StoreHeldError
+from llmops.secrets import register
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -92,6 +94,10 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
 _REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (('database "', "does not exist"), "there is no such database; make it with createdb, or name another"),
     (('role "', "does not exist"), "the server does not know this role; name another as USER@ or in PGUSER"),
+    (
+        ("authentication method requirement",),
+        f"it wants the password itself, and only llmops.yaml names it; allow it: {SECRET_HOSTS}=HOST",
+    ),
     (("password",), "the server refuses role or password; set PGPASSWORD or ~/.pgpass"),
     (("authentication failed",), "the server refuses this role; name another as USER@ or in PGUSER"),
     (("pg_hba.conf",), "the server takes no such connection; let pg_hba.conf allow it"),
@@ -129,6 +135,17 @@ class _Hold:
     pid: int = 0
 
 
+def _is_vouched(url: URL, environment: Mapping[str, str]) -> bool:
+    """Say whether the environment, and not a file alone, names the host that a password would go to."""
+    host = url.host or ""
+    if {"host", "hostaddr", "service"} & url.query.keys():
+        return False
+    named = environment.get("PGHOST") == host or is_listed(
+        environment, {host, f"{host}:{url.port}"}, "PGPASSWORD"
+    )
+    return not host or named or is_loopback(host)
+
+
 class PostgreSQL:
     """A database on a server; the constructor only says which.
 
@@ -146,6 +163,8 @@ class PostgreSQL:
         place = (self._url.host, self._url.port, self._url.database)
         self.name = URL.create("postgresql", self._url.username, None, *place).render_as_string()
         self._password = environment.get("PGPASSWORD")
+        register(self._password)
+        self._is_vouched = _is_vouched(self._url, environment)
         self._patience_s = patience_s
         self._away_since: float | None = None
         self._hold: _Hold | None = None
@@ -158,6 +177,8 @@ class PostgreSQL:
         options = {name: value for name, value in options.items() if name not in self._url.query}
         if self._password is not None:
             options["password"] = self._password
+            if not self._is_vouched:  # a proof that one has it may go to a host that a file names, itself not
+                options["require_auth"] = "!password"
         try:
             engine = create_engine(self._url, connect_args=options)
         except ModuleNotFoundError as error:

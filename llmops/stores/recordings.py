@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from llmops.errors import StoreError
 from llmops.records import EmbeddingRequest, Embeddings, Reply, Request
+from llmops.secrets import scrub_data
 
 FOLDER = "experiments/recordings"
 MOST_BYTES = 512 * 1024 * 1024
@@ -115,9 +116,9 @@ class Recordings:
             fields = json.loads(self._lines[key])
             yield Asked(fields["model"], fields["identity"], fields["request"])
 
-    def add(self, recording: Recording, scrub: Callable[[str], str]) -> None:
-        """Take in a reply, in place of one that has its key. scrub: masks secrets in any text."""
-        self._lines[recording.key] = _line_of(recording, scrub)
+    def add(self, recording: Recording) -> None:
+        """Take in a reply, without secrets, in place of one that has its key."""
+        self._lines[recording.key] = _line_of(recording)
 
     def write(self, path: Path) -> bool:
         """Write the file, whole or not at all; return whether it changed.
@@ -217,7 +218,7 @@ def _packed(text: bytes) -> bytes:
     return packed.getvalue()
 
 
-def _line_of(recording: Recording, scrub: Callable[[str], str]) -> str:
+def _line_of(recording: Recording) -> str:
     reply = recording.reply.model_dump(mode="json", exclude_defaults=True, exclude=_UNRECORDED)
     fields = {
         "v": _VERSION,
@@ -225,8 +226,8 @@ def _line_of(recording: Recording, scrub: Callable[[str], str]) -> str:
         "model": recording.model,
         "identity": recording.model_identity,
         "repeat": recording.repeat,
-        "request": _each_text(request_fields(recording.request), scrub),
-        "reply": _each_text(reply, scrub),
+        "request": scrub_data(request_fields(recording.request)),
+        "reply": scrub_data(reply),
     }
     return json.dumps(fields, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 

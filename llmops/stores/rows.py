@@ -31,6 +31,7 @@ from llmops.records import (
     Span,
     Spent,
 )
+from llmops.secrets import scrub, scrub_bytes, scrub_json
 
 # Any: what a database driver takes and gives; the columns of `tables.py` say more than a type could.
 Row: TypeAlias = tuple[Any, ...]
@@ -56,23 +57,23 @@ _ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",",
 
 
 def to_json(value: object) -> str:
-    """Return a value, records included, as ASCII JSON.
+    """Return a value, records included, as ASCII JSON without secrets.
 
     Raises StoreError for what JSON cannot hold: NaN, infinity, bytes, objects, or nesting without end.
     """
     try:
-        return _ENCODER.encode(value)
+        return scrub_json(_ENCODER.encode(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"a value cannot be stored: {error}") from error
 
 
 def escape(text: str) -> str:
-    """Return text with all but printable ASCII as JSON escapes.
+    """Return text with all but printable ASCII as JSON escapes, and without secrets.
 
     Different texts stay different, but for two halves of a surrogate pair: they come back as the one
     character they mean.
     """
-    return encode_basestring_ascii(text)[1:-1]
+    return encode_basestring_ascii(scrub(text))[1:-1]
 
 
 def unescape(text: str) -> str:
@@ -155,7 +156,7 @@ def call_row(call: Call, *, state: CallState | None = None, request: str | None 
         whole(call.attempts),
         request or _request_json(call.request),
         None if reply is None else to_json({k: v for k, v in reply.__dict__.items() if k != "raw"}),
-        None if reply is None else reply.raw,
+        None if reply is None else scrub_bytes(reply.raw),
         call.cost_usd,
         _json(call.error),
         time_text(call.created_at),

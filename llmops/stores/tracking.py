@@ -12,22 +12,26 @@ import socket
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from llmops.addresses import HTTP_URL, SECRET_HOSTS, is_forbidden, is_listed, refuse_forbidden
 from llmops.errors import StoreError, UsageError
+from llmops.secrets import register_environment, scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from llmops.records import Figure
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-SECRET_HOSTS = "LLMOPS_SECRET_HOSTS"  # noqa: S105 - the name of a list of hosts
 CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+CREDENTIALS_FILE = (
+    ".mlflow/credentials"  # at home; MLflow sends what stands in it to whichever server it is told
+)
+DATABASE_CREDENTIALS = ("PGPASSWORD", "MYSQL_PWD")
 CONNECT_S = 2.0
 LOCAL_ADDRESS = "http://127.0.0.1:5000"
-MASK = "***"
 
 MAX_NAME_PART = 70  # MLflow takes 250 for the whole: a slice, a metric, its part and a suffix
 MAX_PARAMETER = 6_000  # beyond these two, MLflow cuts without a word
@@ -48,17 +52,18 @@ def resolve_uri(written: str, *, root: Path, environment: Mapping[str, str]) -> 
     Raises UsageError for a URI that is none, a folder, or a host that only a file names while the environment
     holds credentials for MLflow, which would go there.
     """
+    register_environment(environment)
     given = environment.get(URI_VARIABLE, "").strip()
     uri = given or written.strip()
     if uri.startswith("sqlite:"):
         return _absolute_sqlite(uri, root)
-    scheme, separator, _ = uri.partition("://")
+    scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower()  # as all who read it do
+    uri = f"{scheme}{separator}{rest}" if separator else uri
     if scheme in _PORTS:
-        if not urlsplit(uri).hostname:
-            raise UsageError(f"tracking: {shown(uri)!r} names no host; write http(s)://HOST[:PORT]")
-        if not given:
-            _refuse_stranger(uri, environment)
-        return uri
+        _refuse_doubtful(uri)
+    if separator and scheme not in ("databricks", "file") and not given:
+        _refuse_stranger(uri, scheme, environment)
     if uri != "databricks" and (not separator or scheme == "file"):
         raise UsageError(
             f"tracking: {shown(uri)!r} is a folder, and MLflow keeps no runs in folders any more; "
@@ -74,16 +79,38 @@ def _absolute_sqlite(uri: str, root: Path) -> str:
     return f"{_SQLITE}{(root / path).resolve()}"
 
 
-def _refuse_stranger(uri: str, environment: Mapping[str, str]) -> None:
+def _refuse_doubtful(uri: str) -> None:
+    """Raise UsageError for an address that two parsers could read differently, or that nothing of ours goes to."""
+    match = HTTP_URL.fullmatch(uri)
+    if match is None:
+        raise UsageError(
+            "tracking: the address names no host for certain; write http(s)://HOST[:PORT][/PATH]"
+        )
+    if is_forbidden(match["host"]):
+        raise UsageError(
+            f"tracking: {match['host']} is a link-local address, or one where clouds keep their metadata"
+        )
+
+
+def _refuse_stranger(uri: str, scheme: str, environment: Mapping[str, str]) -> None:
+    """Raise UsageError for a host that only a file names, where the environment has what would go there."""
     parts = urlsplit(uri)
-    places = {parts.hostname, parts.netloc.rpartition("@")[2]}
-    allowed = {entry.strip() for entry in environment.get(SECRET_HOSTS, "").split(",")}
-    held = [name for name in CREDENTIALS if environment.get(name)]
-    if held and not places & allowed:
+    places = {parts.hostname or "", parts.netloc.rpartition("@")[2]}
+    held = list(_credentials(scheme, environment))
+    if held and not is_listed(environment, places):
         raise UsageError(
             f"tracking: {' and '.join(held)} would go to {parts.hostname}, a host that only llmops.yaml names; "
             f"set {URI_VARIABLE}, or allow it: {SECRET_HOSTS}={parts.hostname}"
         )
+
+
+def _credentials(scheme: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield where there is what MLflow or a database's driver would send along."""
+    names = CREDENTIALS if scheme in _PORTS else DATABASE_CREDENTIALS
+    yield from (name for name in names if environment.get(name))
+    home = environment.get("HOME")
+    if scheme in _PORTS and home and (Path(home) / CREDENTIALS_FILE).exists():
+        yield f"~/{CREDENTIALS_FILE}"
 
 
 def database_path(uri: str) -> str | None:
@@ -99,21 +126,6 @@ def shown(uri: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def secrets_of(uri: str, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what must not be printed of a tracking URI and of the environment, longest first."""
-    parts = urlsplit(uri)
-    found = {parts.password, unquote(parts.password or ""), parts.netloc.rpartition("@")[0]}
-    found |= {environment.get(name) for name in CREDENTIALS}
-    return tuple(sorted((text for text in found if text), key=len, reverse=True))
-
-
-def scrub(text: str, secrets: Collection[str]) -> str:
-    """Return a text with all secrets masked."""
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text
-
-
 def check_reachable(uri: str) -> None:
     """See that a server takes connections; a database, and what lies behind a proxy, is not tried.
 
@@ -124,7 +136,9 @@ def check_reachable(uri: str) -> None:
     if parts.scheme not in _PORTS or (parts.scheme in getproxies() and not proxy_bypass(host)):
         return
     try:
-        with closing(socket.create_connection((host, parts.port or _PORTS[parts.scheme]), CONNECT_S)):
+        place = (host, parts.port or _PORTS[parts.scheme])
+        refuse_forbidden(host, [str(found[-1][0]) for found in socket.getaddrinfo(*place)])
+        with closing(socket.create_connection(place, CONNECT_S)):
             return
     except (OSError, ValueError) as error:
         raise StoreError(
@@ -172,7 +186,8 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def storable(text: str) -> str:
-    r"""Return a text that every database takes: NUL and halves of characters stand as \u0000, \ud800."""
+    r"""Return a text that every database takes, without secrets: NUL and half a character stand as \u0000, \ud800."""
+    text = scrub(text)
     if "\0" not in text and (text.isascii() or not _UNSTORABLE.search(text)):
         return text
     return _UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

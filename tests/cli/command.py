@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 120  # so that a command that hangs fails its test; a busy machine may take long over MLflow
-NOT_OURS = ("MLFLOW_", "OPENAI_", "AZURE_", "LLMOPS_", "GIT_")
+NOT_OURS = ("MLFLOW_", "OPENAI_", "AZURE_", "LLMOPS_", "GIT_", "GITHUB_")
 FIXED = {
     "COLUMNS": "80",
     "LANG": "C.UTF-8",

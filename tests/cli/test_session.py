@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llmops.cli.session import Session, open_session, read_environment, scrub
+from llmops.cli.session import Session, open_session, read_environment
 from llmops.errors import UsageError
+from llmops.secrets import scrub
 
 KEY = "sk-canary/0123+456789="
 FILES: dict[str, str | bytes] = {
@@ -86,13 +87,22 @@ def test_the_tracking_address_of_the_environment_wins(root: Path, monkeypatch: p
 # --- secrets ----------------------------------------------------------------------------------------------
 
 
-def test_a_key_that_the_project_names_is_masked_in_what_is_told_S07(
+def test_what_the_project_names_as_keys_is_secret_from_then_on_S07(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MY_KEY", KEY)
-    assert scrub(f"Bearer {KEY} and sk-canary%2F0123%2B456789%3D") == "Bearer *** and ***"
-    (root / "llmops.yaml").write_text("models: {default: {provider: embedded}}\n")
-    assert scrub("nothing to hide") == "nothing to hide"
+    monkeypatch.setenv("MY_KEY", "sk-session/0123+456789=")
+    assert scrub("Bearer sk-session/0123+456789=") == "Bearer sk-session/0123+456789="
+    open_session()
+    assert scrub("Bearer sk-session/0123+456789= and sk-session%2F0123%2B456789%3D") == "Bearer *** and ***"
+
+
+def test_a_dot_env_is_secret_as_the_environment_is_and_a_broken_project_has_no_key_S07(root: Path) -> None:
+    (root / ".env").write_text(
+        "PGPASSWORD=tru-dotenv-99\nHTTPS_PROXY=x\nMY_URL=https://me:sess1on-pass@host.test/\n"
+    )
+    (root / "llmops.yaml").write_text("models: [")
+    open_session()
+    assert scrub("tru-dotenv-99, https://me:sess1on-pass@host.test/") == "***, https://***@host.test/"
 
 
 # --- names ------------------------------------------------------------------------------------------------

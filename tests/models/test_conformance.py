@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from socket import socket
 from typing import TYPE_CHECKING
@@ -26,8 +27,11 @@ from llmops.errors import (
     UsageError,
 )
 from llmops.models import PROVIDERS, SETTINGS, model_class, open_model
-from llmops.models.access import Secret
+from llmops.models.access import Access
+from llmops.models.connection import chat_exchange
+from llmops.models.exchange import Answer
 from llmops.records import EmbeddingRequest, Embeddings, ImagePart, Message, Reply, Request, Status
+from llmops.secrets import register, scrub
 from tests.model_server import (
     FAULTS,
     QUOTA_CODES,
@@ -593,8 +597,26 @@ def test_no_fault_brings_the_key_to_light_s07(
         finally:
             await model.close()
 
-    secret = Secret("KEY", key)
     shown = asyncio.run(seen())
-    assert [fault for fault in shown if secret.scrub(shown[fault]) != shown[fault]] == []
+    assert [fault for fault in shown if scrub(shown[fault]) != shown[fault]] == []
     assert "***" in shown["401-echo"]
     assert "***" in shown["echo-key"]
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_a_key_that_a_stream_brings_in_pieces_stays_in_no_raw_reply_s07(size: int) -> None:
+    register(key := "sk-in-pieces/0123+456789=")
+    pieces = [key[at : at + size] for at in range(0, len(key), size)]
+    deltas = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
+    deltas.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for delta in deltas:
+            yield f"data: {json.dumps(delta)}\n\n".encode()
+        yield b"data: [DONE]\n\n"
+
+    exchange = chat_exchange(Access("m", "https://m.test", "there"), Request(messages=()))
+    answer = Answer(200, {"content-type": "text/event-stream"}, chunks(), ())
+    reply = asyncio.run(exchange.read(answer))
+    assert reply.text == "***"
+    assert (reply.raw == b"***") == (size < len(key))

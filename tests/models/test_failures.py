@@ -17,8 +17,9 @@ from llmops.errors import (
     RequestError,
     UnavailableError,
 )
-from llmops.models.access import Access, Secret
+from llmops.models.access import Access
 from llmops.models.failures import DIAGNOSIS_BYTES, QUOTA_CODES, retry_after_s, service_error
+from llmops.secrets import Secret
 
 KEY = "sk-canary-0123456789"
 ACCESS = Access("judge", "https://judge.test/v1", "the endpoint in JUDGE_URL", Secret("JUDGE_KEY", KEY))

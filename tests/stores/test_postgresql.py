@@ -6,13 +6,14 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -475,6 +476,49 @@ def test_a_role_that_is_not_there_is_told(postgres: PostgresServer) -> None:
 def test_a_missing_or_wrong_password_is_told(postgres: PostgresServer, environment: dict[str, str]) -> None:
     said = told(postgres.url("postgres", GUEST), **environment)
     assert "refuses role or password; set PGPASSWORD or ~/.pgpass" in said
+
+
+@contextmanager
+def asking_for_the_password() -> Iterator[tuple[int, list[bytes]]]:
+    """Give the port of a server that wants the password in the clear, and what it gets after having said so."""
+    got: list[bytes] = []
+
+    def serve(server: socket.socket) -> None:
+        with suppress(OSError), server.accept()[0] as peer:
+            while len(begun := peer.recv(1_000)) == 8:  # it asks for encryption, of one kind or another
+                peer.sendall(b"N")
+            peer.sendall(b"R" + struct.pack("!ii", 8, 3) if begun else b"")
+            got.append(peer.recv(1_000))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        yield server.getsockname()[1], got
+        server.close()
+        thread.join(5)
+
+
+HERE = "0.0.0.0"  # noqa: S104 - this machine, by a name that does not say so
+
+
+@pytest.mark.parametrize(
+    ("query", "more", "may"),
+    [
+        ("", {}, False),
+        ("?require_auth=password", {}, False),
+        ("", {"LLMOPS_SECRET_HOSTS": HERE}, True),
+        ("", {"LLMOPS_SECRET_HOSTS": f"PGPASSWORD={HERE}"}, True),
+        ("", {"PGHOST": HERE}, True),
+    ],
+)
+def test_a_password_itself_goes_to_no_server_that_only_a_file_names_S14(
+    query: str, more: dict[str, str], may: bool
+) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    with asking_for_the_password() as (port, got):
+        said = told(f"postgresql://me@{HERE}:{port}/x{query}", PGPASSWORD=GUEST_PASSWORD, **more)
+    assert (GUEST_PASSWORD.encode() in b"".join(got)) == may
+    assert ("LLMOPS_SECRET_HOSTS" in said) == (not may)
 
 
 def test_a_role_without_rights_is_told_what_it_needs_and_nothing_is_made(

@@ -26,14 +26,11 @@ from llmops.records import (
     ToolCall,
     Usage,
 )
+from llmops.secrets import register
 from llmops.stores import recordings
 from llmops.stores.recordings import Recording, Recordings, read_recordings, recording_path
 
 SHOWN = "experiments/recordings/x.jsonl.gz"
-
-
-def plainly(text: str) -> str:
-    return text
 
 
 def recorded(number: int, text: str = "yes", **fields: object) -> Recording:
@@ -45,7 +42,7 @@ def recorded(number: int, text: str = "yes", **fields: object) -> Recording:
 def many(n: int = 4) -> Recordings:
     found = Recordings(SHOWN)
     for number in range(n):
-        found.add(recorded(number), plainly)
+        found.add(recorded(number))
     return found
 
 
@@ -94,7 +91,7 @@ def test_a_reply_comes_back_as_it_was_but_for_what_is_not_recorded(
     )
     one = recorded(1)
     kept = Recordings(SHOWN)
-    kept.add(Recording(one.key, "m", "1" * 64, 0, one.request, reply), plainly)
+    kept.add(Recording(one.key, "m", "1" * 64, 0, one.request, reply))
     path = tmp_path_factory.mktemp("there") / "x.jsonl.gz"
     kept.write(path)
     assert read_recordings(path, shown=SHOWN).find(one.key) == reply.model_copy(
@@ -106,7 +103,7 @@ def test_a_reply_comes_back_as_it_was_but_for_what_is_not_recorded(
 def test_vectors_come_back_to_the_last_bit(numbers: list[float]) -> None:
     kept = Recordings(SHOWN)
     reply = Embeddings(vectors=(tuple(numbers),))
-    kept.add(Recording("k", "m", "1" * 64, 0, EmbeddingRequest(inputs=("a",)), reply), plainly)
+    kept.add(Recording("k", "m", "1" * 64, 0, EmbeddingRequest(inputs=("a",)), reply))
     assert kept.find("k") == reply
 
 
@@ -115,7 +112,7 @@ def test_an_image_is_recorded_by_its_hash_alone() -> None:
     message = Message(role="user", content=(TextPart(text="what is it?"), ImagePart(image=image)))
     kept = Recordings(SHOWN)
     request = Request(messages=(message,))
-    kept.add(Recording("k", "m", "1" * 64, 0, request, Reply(text="a cat")), plainly)
+    kept.add(Recording("k", "m", "1" * 64, 0, request, Reply(text="a cat")))
     (asked,) = kept.asked()
     parts = asked.request["messages"][0]["content"]
     assert parts[1]["image"] == f"data:image/png;base64,sha256:{hashlib.sha256(image.encode()).hexdigest()}"
@@ -123,15 +120,14 @@ def test_an_image_is_recorded_by_its_hash_alone() -> None:
 
 def test_every_text_is_scrubbed_names_of_fields_too() -> None:
     kept = Recordings(SHOWN)
-    message = Message(role="user", content="my secret")
-    request = Request(messages=(message,), parameters={"stop": ["secret"]}, response_format={"secret": 1})
-    kept.add(
-        Recording("k", "m", "1" * 64, 0, request, Reply(text="secret", model="secret")),
-        lambda text: text.replace("secret", "***"),
-    )
+    secret = "sk-recorded-0123"
+    register(secret)
+    message = Message(role="user", content=f"my {secret}")
+    request = Request(messages=(message,), parameters={"stop": [secret]}, response_format={secret: 1})
+    kept.add(Recording("k", "m", "1" * 64, 0, request, Reply(text=secret, model=secret)))
     (asked,) = kept.asked()
     reply = kept.find("k")
-    assert "secret" not in str(asked) + str(reply)
+    assert secret not in str(asked) + str(reply)
     assert str(asked).count("***") == 3
 
 
@@ -147,7 +143,7 @@ def test_the_order_of_calls_changes_no_byte(
     order.shuffle(numbers)
     shuffled = Recordings(SHOWN)
     for number in numbers:
-        shuffled.add(recorded(number), plainly)
+        shuffled.add(recorded(number))
     many(8).write(root / "a")
     shuffled.write(root / "b")
     assert (root / "a").read_bytes() == (root / "b").read_bytes()
@@ -170,7 +166,7 @@ def test_a_file_that_holds_the_same_is_not_written_again_however_it_is_packed(pa
 def test_a_changed_reply_changes_one_line(path: Path) -> None:
     before = set(lines_of(path))
     found = read_recordings(path, shown=SHOWN)
-    found.add(recorded(2, "no"), plainly)
+    found.add(recorded(2, "no"))
     assert found.write(path)
     assert len(before - set(lines_of(path))) == 1
     assert found.identity != many().identity

@@ -66,10 +66,6 @@ def test_credentials_do_not_go_to_a_host_that_only_a_file_names(tmp_path: Path) 
 def test_no_credential_is_shown() -> None:
     uri = "https://lead:s3cr%40t@mlflow.example:8443/base?password=x#y"
     assert tracking.shown(uri) == "https://mlflow.example:8443/base"
-    secrets = tracking.secrets_of(uri, {"MLFLOW_TRACKING_TOKEN": "tok-123"})
-    text = f"cannot reach {uri}, s3cr@t or s3cr%40t, token tok-123"
-    scrubbed = tracking.scrub(text, secrets)
-    assert not any(secret in scrubbed for secret in ("s3cr", "tok-123"))
     assert tracking.shown("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmops.errors import LlmopsError, StoreError
+from llmops.secrets import clean_cause, register_environment, scrub_told
 from llmops.stores import tracking
 
 # Any: mlflow's own classes, which only this folder knows and which come without types.
@@ -36,6 +37,7 @@ _SETTINGS = {  # before the import, because mlflow reads some of them only there
 _FORCED = {  # the asynchronous way drops traces without a word; a pickle is code of whoever wrote it
     "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",  # what is written goes where it was told to go
     "MLFLOW_MODEL_CATALOG_URI": "",  # prices are ours or unknown, and are not fetched from the network
 }
 
@@ -45,7 +47,6 @@ class Connection:
     """One MLflow. Made by `connect`; used from one thread."""
 
     uri: str
-    secrets: Sequence[str] = field(repr=False)
     client: Client = field(repr=False)
     tracing: Client = field(repr=False)
 
@@ -63,7 +64,7 @@ class Connection:
     @contextmanager
     def translated(self) -> Iterator[None]:
         """Turn whatever goes wrong inside into StoreError."""
-        with _translated(self.uri, self.secrets):
+        with _translated(self.uri):
             yield
 
     def expect(self, run_id: str, what: str, written: object, found: object) -> None:
@@ -95,15 +96,15 @@ def connect(uri: str, *, environment: Mapping[str, str]) -> Connection:
     given = {name: value for name, value in environment.items() if name.startswith("MLFLOW_")}
     for name, value in {**_SETTINGS, **given}.items():
         os.environ.setdefault(name, value)
-    secrets = tracking.secrets_of(uri, environment)
-    with _translated(uri, secrets):
+    register_environment({**environment, tracking.URI_VARIABLE: uri})
+    with _translated(uri):
         _write_ahead(uri)
         import mlflow
         from mlflow.tracing.client import TracingClient
 
         logging.getLogger("alembic").setLevel(logging.ERROR)
         mlflow.set_tracking_uri(uri)  # registering a prompt links it by way of the global address
-        found = Connection(uri, secrets, mlflow.MlflowClient(uri), TracingClient(uri))
+        found = Connection(uri, mlflow.MlflowClient(uri), TracingClient(uri))
         if tracking.database_path(uri) is not None:
             _spare_the_disk(found.tracing.store.engine)
         return found
@@ -132,16 +133,16 @@ def _spare_the_disk(engine: Client) -> None:
 
 
 @contextmanager
-def _translated(uri: str, secrets: Sequence[str]) -> Iterator[None]:
+def _translated(uri: str) -> Iterator[None]:
     """Turn whatever goes wrong in mlflow, its drivers and its HTTP client into StoreError, without secrets."""
     try:
         yield
     except LlmopsError:
         raise
     except Exception as error:  # noqa: BLE001 - mlflow lets through what its stores, drivers and sockets raise
-        text = tracking.scrub(f"{type(error).__name__}: {error}".strip(), secrets)
+        text = scrub_told(f"{type(error).__name__}: {error}".strip())
         message = f"MLflow at {tracking.shown(uri)}: {tracking.shorten(text, 500, whole='--debug')}"
-        raise StoreError(message) from (None if secrets else error)
+        raise StoreError(message) from clean_cause(error)
 
 
 def pages(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from llmops.secrets import scrub_data
 from llmops.stores import tracking
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class PromptMirror:
             template,
             commit_message=tracking.shorten(prompt.message, 1_000, whole=prompt.path),
             tags=tags | ({"llmops.commit": prompt.commit} if prompt.commit else {}),
-            response_format=dict(prompt.response_format) if prompt.response_format else None,
+            response_format=scrub_data(dict(prompt.response_format)) if prompt.response_format else None,
             model_config=_model_config(prompt),
         )
 
