@@ -194,7 +194,7 @@ class Call(Record):
     attempts: requests known to have been sent for it, over all runs; n_unknown: requests of which nobody learnt what
     became of them, and with any it is in doubt. upper_usd: what a request costs at most, None without a price.
     cost_usd: None when the price or usage is unknown. owner: of one in doubt, whoever asked, where that is
-    who asks again.
+    who asks again. body: what came that is no reply, raw and capped, for diagnosis.
     """
 
     id: str
@@ -208,6 +208,7 @@ class Call(Record):
     reply: Reply | Embeddings | None = None
     cost_usd: float | None = None
     error: ErrorInfo | None = None
+    body: bytes | None = None
     created_at: datetime
     answered_at: datetime | None = None
     owner: str | None = None

@@ -21,6 +21,7 @@ settings.load_profile("suite")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="Rewrite golden files; review the diff.")
+    parser.addoption("--fault-seed", type=int, default=36, help="What tests/faults draws its choices from.")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,8 @@
 It speaks three protocols (OpenAI, Azure OpenAI by deployment, Azure inference) with chat, embeddings and model
 information, answers by the request alone, so that a run can be repeated, keeps a ledger of what it received, and
 fails on demand: `[[fault:NAME]]` anywhere in the messages or inputs, `[[fault:NAME:2]]` for the first two requests
-of an idempotency key. NAME is one of FAULTS or an HTTP status. `[[say:TEXT]]` in the last message is answered so.
+of an idempotency key. NAME is one of FAULTS or an HTTP status. `[[say:TEXT]]` in the last message is answered so,
+`[[wait:MS]]` anywhere that much later. `script`, `outage` and `revoked` fail whatever is asked.
 
     with running_model_server(delay_ms=50) as server:      # in a thread of the test
     python tests/model_server.py --delay-ms 50 --ledger ledger.jsonl      # prints its base URL first
@@ -23,9 +24,11 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 MARKER = re.compile(r"\[\[fault:([a-z0-9_-]+)(?::(\d+))?\]\]")
 SAY = re.compile(r"\[\[say:(.*?)\]\]", re.DOTALL)
+WAIT = re.compile(r"\[\[wait:(\d+)\]\]")
 LABELS = re.compile(r":\s*([A-Za-z][\w-]*(?:, [A-Za-z][\w-]*)+)")
 IDENTITY = "whoever-runs-this"
 MEGABYTE = b" " * 1_000_000
@@ -158,10 +162,12 @@ def streamed_reply(reply: dict[str, Any], *, with_usage: bool) -> list[bytes]:
     """Return the events of a completion: the role, words or pieces of calls, how it finished, the usage, the end."""
     head = {key: reply[key] for key in ("id", "created", "model", "system_fingerprint")}
     choice = reply["choices"][0]
-    words = [{"content": word} for word in re.findall(r"\s*\S+", choice["message"]["content"] or "")]
+    said = choice["message"]["content"]
+    words = [{"content": word} for word in re.findall(r"\s*\S+", said or "")]
+    words += [{"refusal": word} for word in re.findall(r"\s*\S+", choice["message"].get("refusal") or "")]
     calls = list(_call_pieces(choice["message"].get("tool_calls", [])))
     deltas: list[dict[str, Any]] = [
-        {"role": "assistant", "content": None if calls else ""},
+        {"role": "assistant", "content": None if calls or said is None else ""},
         *words,
         *calls,
         {},
@@ -276,6 +282,8 @@ VECTOR_EDITS: dict[str, Edit] = {
     "vectors-usage-missing": lambda reply: {**reply, "usage": None},
 }
 
+BIDI = "safe \u202egnp.exe\u202c \u2066end\u2069"
+
 # A reply that is JSON but not what was asked for, from the good one.
 EDITS: dict[str, Edit] = {
     "array": lambda reply: [reply],
@@ -305,7 +313,21 @@ EDITS: dict[str, Edit] = {
     "filter-ran": _choice(content_filter_results={"hate": {"filtered": False, "severity": "safe"}}),
     "other-model": _with(model="another-model"),
     "surrogate": _message(content="a\ud800b\0c"),
+    "bidi": _message(content=BIDI),
+    "marks": _message(content="e" + "\u0301" * 1_000_000),
 }
+EITHER = (
+    "array",
+    "error-object",
+    "other-model",
+    "usage-missing",
+    "usage-strings",
+    "usage-negative",
+    "usage-huge",
+)
+"""Edits that mean the same for vectors."""
+STREAMED = ("bidi", "finish_filter", "length", "marks", "null-content", "refusal", "surrogate", *EITHER[2:])
+"""Edits that leave a reply that can be streamed; after any other a stream is answered whole."""
 
 # A body that is not even that: bytes and their content type, from the good one's bytes.
 BODIES: dict[str, Spoil] = {
@@ -318,8 +340,21 @@ BODIES: dict[str, Spoil] = {
     "gzip": lambda good: (gzip.compress(good), {"Content-Encoding": "gzip"}),
     "gzip-broken": lambda good: (good, {"Content-Encoding": "gzip"}),
     "brotli": lambda good: (good, {"Content-Encoding": "br"}),
-    "gzip-bomb": lambda _: (gzip.compress(MEGABYTE * 100, 1), {"Content-Encoding": "gzip"}),
-    "big-body": lambda _: (MEGABYTE * 40, {}),
+}
+
+
+def _bomb() -> Iterator[bytes]:
+    """Yield a gzip stream of a gigabyte, a megabyte of body: what is flushed can be sent again and again."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS + 16)
+    yield packer.compress(MEGABYTE) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = packer.compress(MEGABYTE) + packer.flush(zlib.Z_FULL_FLUSH)
+    yield from [again] * 999
+
+
+# A body that is too large, piece by piece.
+HUGE: dict[str, tuple[Callable[[], Iterator[bytes]], dict[str, str]]] = {
+    "gzip-bomb": (_bomb, {"Content-Encoding": "gzip"}),
+    "big-body": (lambda: iter([MEGABYTE] * 200), {}),
 }
 
 _FILTERED = {
@@ -338,6 +373,16 @@ _LONG = {
     "message": "This model's maximum context length is 4096 tokens, and the messages have 5000.",
 }
 _DATES = {"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After": "Wed, 21 Oct 2015 07:28:03 GMT"}
+
+
+def _dates(off_h: int) -> dict[str, str]:
+    """Return the headers of a clock that is so many hours off and asks to wait for a second."""
+    now = time.time() + off_h * 3600
+    return {"Date": formatdate(now, usegmt=True), "Retry-After": formatdate(now + 1, usegmt=True)}
+
+
+NONSENSE = ("soon", "nan", "inf", "-5", "1e400", "9" * 5000)
+"""What is no number of seconds to wait, each the fault `nonsense-N`."""
 QUOTA_CODES = (
     "insufficient_quota",
     "credit_balance_exhausted",
@@ -360,9 +405,24 @@ STATUSES: dict[str, tuple[int, dict[str, Any], dict[str, str]]] = {
     "retry-after": (429, {"code": "rate_limit_exceeded"}, {"Retry-After": "2", "retry-after-ms": "50"}),
     "retry-after-ms": (429, {"code": "rate_limit_exceeded"}, {"x-ms-retry-after-ms": "50"}),
     "retry-after-date": (429, {"code": "rate_limit_exceeded"}, _DATES),
+    "retry-after-fast": (429, {"code": "rate_limit_exceeded"}, _dates(1)),
+    "retry-after-slow": (429, {"code": "rate_limit_exceeded"}, _dates(-1)),
+    "retry-after-brief": (429, {"code": "rate_limit_exceeded"}, {"Retry-After": "0.2"}),
+    "retry-after-own": (429, {"code": "slow_down"}, {"retry-after-ms": "250", "x-ms-retry-after-ms": "20"}),
+    "retry-after-azure": (429, {"code": "slow_down"}, {"x-ms-retry-after-ms": "250", "Retry-After": "0.02"}),
+    **{
+        f"nonsense-{place}": (429, {"code": "slow_down"}, {"Retry-After": text})
+        for place, text in enumerate(NONSENSE)
+    },
     "retry-after-soon": (429, {"code": "rate_limit_exceeded"}, {"Retry-After": "soon"}),
     "503-retry-after": (503, {"message": "busy"}, {"Retry-After": "3"}),
+    "400-should-retry": (400, {"message": "no"}, {"x-should-retry": "true"}),
+    "503-should-not-retry": (503, {"message": "busy"}, {"x-should-retry": "false"}),
     "401-retry-after": (401, {"message": "no"}, {"Retry-After": "3"}),
+    **{
+        f"{status}-retry-after": (status, {"message": f"no {status}"}, {"Retry-After": "3"})
+        for status in (400, 413, 422)
+    },
 }
 
 
@@ -392,7 +452,9 @@ STREAMS: dict[str, Disturb] = {
     "sse-reset": lambda events: events[:2],
     "sse-stall": lambda events: events[:2],
     "sse-open": lambda events: events,
-    "sse-huge": lambda _: [b"data: ", *[MEGABYTE] * 40],
+    "bom": lambda events: [b"\xef\xbb\xbf" + events[0], *events[1:]],
+    "invalid-utf8": lambda events: [event.replace(b"echo", b"\xff\xfe") for event in events],
+    "sse-huge": lambda _: [b"data: ", *[MEGABYTE] * 50],
 }
 ENDINGS = {"sse-cut": "cut", "sse-reset": "reset", "sse-stall": "stall", "sse-open": "stall"}
 
@@ -404,12 +466,15 @@ WIRES = (
     "drip",
     "short-body",
     "redirect",
+    "redirect-308",
     "redirect-loop",
     "401-echo",
 )
 BILLED_WIRES = frozenset({"close", "stall", "stall-body", "drip", "short-body"})
 """Broken after the work was done; a `reset` comes before it."""
-FAULTS = (*EDITS, *BODIES, *STATUSES, *STREAMS, *WIRES, "echo-key")
+LATE_S = 0.8
+"""After so long an answer is `late`; a test waits for less."""
+FAULTS = tuple(dict.fromkeys([*EDITS, *BODIES, *HUGE, *STATUSES, *STREAMS, *WIRES, "late", "echo-key"]))
 
 
 # --- the server -------------------------------------------------------------------------------------------
@@ -421,6 +486,8 @@ class ModelServer:
     elsewhere: where the fault `redirect` points.
     stored: completions that were to be kept. lists: whether it tells of them.
     token_life_s: how long a token of its identity endpoint is good; below 0 none comes.
+    script: faults of the next requests, one each, "" for none. outage: that of all others. revoked: keys that it
+    knows no more.
     """
 
     def __init__(self, *, delay_ms: float = 0.0, ledger: Path | None = None) -> None:
@@ -428,6 +495,9 @@ class ModelServer:
         self.delay_s = delay_ms / 1000
         self.elsewhere = ""
         self.token_life_s = 3600
+        self.script: list[str] = []
+        self.outage = ""
+        self.revoked: set[str] = set()
         self.tokens: list[dict[str, str]] = []
         self.received: list[Received] = []
         self.stored: list[dict[str, Any]] = []
@@ -470,7 +540,9 @@ class ModelServer:
         return await self._serve(request, "messages", whole_reply, EDITS)
 
     async def _embeddings(self, request: web.Request) -> web.StreamResponse:
-        return await self._serve(request, "input", vectors_reply, VECTOR_EDITS)
+        return await self._serve(
+            request, "input", vectors_reply, VECTOR_EDITS | {name: EDITS[name] for name in EITHER}
+        )
 
     async def _serve(
         self,
@@ -483,7 +555,8 @@ class ModelServer:
         arrived_at = time.time()
         body = json.loads(await request.read())
         call_id = request.headers.get("Idempotency-Key", "")
-        fault = self._due(json.dumps(body[marked]), call_id)
+        text = json.dumps(body[marked])
+        fault = self._due(text, call_id, _key_of(request))
         noted = self._noted(request, call_id, body, fault, arrived_at)
         if not fault or fault in BILLED_WIRES or (fault not in (*STATUSES, *WIRES) and not fault.isdigit()):
             noted.usage = self._carried_out(body, made(body))
@@ -491,6 +564,7 @@ class ModelServer:
             if "deployment" in request.match_info and "api-version" not in request.query:
                 response: web.StreamResponse = web.json_response({"error": {"code": "404"}}, status=404)
             else:
+                await asyncio.sleep(sum(map(int, WAIT.findall(text))) / 1000)
                 response = await self._answer(request, body, fault, made, edits)
             noted.status = response.status
             return response
@@ -553,11 +627,15 @@ class ModelServer:
         self.received.append(noted)
         return noted
 
-    def _due(self, text: str, call_id: str) -> str:
+    def _due(self, text: str, call_id: str, key: str) -> str:
         """Return the fault that is due for a request, empty for none."""
+        if self.script:
+            return self.script.pop(0)
+        if key in self.revoked:
+            return "401"
         found = MARKER.search(text)
-        if found is None:
-            return ""
+        if found is None or self.outage:
+            return self.outage
         name, times = found.groups()
         self._failed[call_id, name] += 1
         return "" if times and self._failed[call_id, name] > int(times) else name
@@ -580,6 +658,10 @@ class ModelServer:
             await asyncio.sleep(self.delay_s)
         if fault in WIRES:
             return await self._break(request, fault)
+        if fault in HUGE:
+            return await self._pour(request, *HUGE[fault])
+        if fault == "late":
+            await asyncio.sleep(LATE_S)
         if fault in STATUSES or fault.isdigit():
             plain = int(fault) if fault.isdigit() else 0
             status, error, headers = STATUSES.get(fault, (plain, {"message": "made to fail"}, {}))
@@ -587,12 +669,21 @@ class ModelServer:
         reply = made(body)
         if fault == "echo-key":
             reply["choices"][0]["message"]["content"] = _key_of(request)
-        if body.get("stream") and (fault in ("", "echo-key") or fault in STREAMS):
-            return await self._stream(request, reply, fault, with_usage=_wants_usage(request, body))
         edit: Edit = edits.get(fault, _untouched)
+        if body.get("stream") and (fault in ("", "echo-key", "late", *STREAMED) or fault in STREAMS):
+            return await self._stream(request, edit(reply), fault, with_usage=_wants_usage(request, body))
         spoil: Spoil = BODIES.get(fault, _plain)
         content, headers = spoil(json.dumps(edit(reply)).encode())
         return web.Response(body=content, headers={"Content-Type": "application/json", **headers})
+
+    async def _pour(
+        self, request: web.Request, pieces: Callable[[], Iterator[bytes]], headers: dict[str, str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json", **headers})
+        await response.prepare(request)
+        for piece in pieces():
+            await response.write(piece)
+        return response
 
     async def _stream(
         self, request: web.Request, reply: dict[str, Any], fault: str, *, with_usage: bool
@@ -611,8 +702,8 @@ class ModelServer:
             said = f"no such key: {_key_of(request)}"
             return web.json_response({"error": {"message": said}}, status=401)
         if fault.startswith("redirect"):
-            to = self.elsewhere if fault == "redirect" else str(request.url)
-            return web.Response(status=307, headers={"Location": to})
+            to = str(request.url) if fault == "redirect-loop" else self.elsewhere
+            return web.Response(status=308 if fault == "redirect-308" else 307, headers={"Location": to})
         if fault in ("reset", "close", "stall"):
             await _end(request, "cut" if fault == "close" else fault)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})

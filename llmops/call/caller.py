@@ -159,7 +159,7 @@ class Caller:
         except ModelError as error:
             info = ErrorInfo(kind=error.kind, message=str(error))
             state = CallState.UNKNOWN if tries.in_doubt else CallState.FAILED
-            self._note(tries, state, error=info)
+            self._note(tries, state, error=info, body=error.body)
             raise
         except (BudgetError, Stopping, asyncio.CancelledError):
             self._note(tries, tries.state)

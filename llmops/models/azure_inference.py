@@ -131,6 +131,8 @@ class _Clients:
     """The SDK's three clients, over the same connections."""
 
     def __init__(self, access: Access, concurrency: int) -> None:
+        import ssl
+
         import aiohttp
         from azure.ai.inference.aio import ChatCompletionsClient, EmbeddingsClient, ImageEmbeddingsClient
         from azure.core.pipeline.policies import HeadersPolicy
@@ -140,7 +142,10 @@ class _Clients:
 
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=concurrency, keepalive_timeout=IDLE_S, resolver=CheckedResolver()
+                limit=concurrency,
+                keepalive_timeout=IDLE_S,
+                ssl=ssl.create_default_context(),  # aiohttp's own is older than the SSL_CERT_FILE of a .env
+                resolver=CheckedResolver(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

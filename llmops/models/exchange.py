@@ -11,8 +11,10 @@ import asyncio
 import json
 import ssl
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from llmops.addresses import ForbiddenAddressError
@@ -146,7 +148,7 @@ class Exchange(Generic[R]):
 
     async def _read_whole(self, answer: Answer) -> None:
         async for chunk in answer.chunks:
-            self._body.add(chunk)
+            deque(self._body.add(chunk), maxlen=0)
 
     async def _read_said(self, answer: Answer) -> R:
         if self._pieces and self._headers.get("content-type", "").lower().startswith("text/event-stream"):
@@ -163,7 +165,7 @@ class Exchange(Generic[R]):
         reader = EventReader()
         with suppress(*answer.broken):
             async for chunk in answer.chunks:
-                for name, data in reader.feed(self._body.add(chunk)):
+                for name, data in chain.from_iterable(map(reader.feed, self._body.add(chunk))):
                     pieces.add(name, scrub(data), self._elapsed_s())
                     if pieces.error is not None:
                         raise self._reported(pieces.error)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from llmops.records import ImagePart
 
 MOST_BYTES = 32 * 1024 * 1024
+_MOST_LINE_BYTES = MOST_BYTES // 2  # a line is there twice until it ends, in the body and by itself
+_INFLATED_BYTES = 256 * 1024  # at a time, so that a few bytes that stand for a gigabyte never are one
 MOST_TOKENS = 10**8  # beyond any context there is: a count above it is a fault of the service
 
 _LINE_END = re.compile(rb"\r\n|\n|\r(?=.)", re.DOTALL)  # a lone CR at the end may be half of a CRLF
@@ -140,20 +142,31 @@ class Body:
         """Return the first bytes, without a copy of all."""
         return bytes(self._data[:n_bytes])
 
-    def add(self, chunk: bytes) -> bytes:
-        """Return what a chunk holds, inflated. Raises ReplyError past the limit, keeping what fits."""
-        if self._inflater is not None:
-            try:
-                chunk = self._inflater.decompress(chunk, self._limit - len(self._data) + 1)
-            except zlib.error as error:
-                raise ReplyError(f"the reply is not compressed as it says: {error}") from error
-        room = self._limit - len(self._data)
-        self._data += chunk[:room]
-        if len(chunk) > room:
-            too_large = ReplyError(f"the reply is larger than {self._limit} bytes")
-            too_large.kind = "too_large"
-            raise too_large
-        return chunk
+    def add(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield what a chunk holds, inflated, piece by piece. Raises ReplyError past the limit, keeping what fits."""
+        for piece in self._inflated(chunk):
+            room = self._limit - len(self._data)
+            self._data += piece[:room]
+            if len(piece) > room:
+                raise _too_large("the reply", self._limit)
+            yield piece
+
+    def _inflated(self, chunk: bytes) -> Iterator[bytes]:
+        if self._inflater is None:
+            yield chunk
+            return
+        try:
+            while piece := self._inflater.decompress(chunk, _INFLATED_BYTES):
+                yield piece
+                chunk = self._inflater.unconsumed_tail
+        except zlib.error as error:
+            raise ReplyError(f"the reply is not compressed as it says: {error}") from error
+
+
+def _too_large(what: str, limit: int) -> ReplyError:
+    error = ReplyError(f"{what} is larger than {limit} bytes")
+    error.kind = "too_large"
+    return error
 
 
 class EventReader:
@@ -161,18 +174,22 @@ class EventReader:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
+        self._n_waiting = 0
         self._name = ""
         self._data: list[str] = []
+        self._is_begun = False
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, str]]:
-        """Yield name and data of every event that the chunk completes."""
+        """Yield name and data of every event that the chunk completes. Raises ReplyError for one that is too large."""
         for line in self._lines(chunk):
             if not line:
                 if self._data:
                     yield self._name, "\n".join(self._data)
                 self._name, self._data = "", []
                 continue
-            field, _, value = line.decode("utf-8", "replace").partition(":")
+            text = line.decode("utf-8" if self._is_begun else "utf-8-sig", "replace")
+            self._is_begun = True
+            field, _, value = text.partition(":")
             if field == "data":
                 self._data.append(value.removeprefix(" "))
             elif field == "event":
@@ -181,7 +198,10 @@ class EventReader:
     def _lines(self, chunk: bytes) -> list[bytes]:
         self._parts.append(chunk)
         if b"\n" not in chunk and b"\r" not in chunk and not self._parts[0].endswith(b"\r"):
+            self._n_waiting += len(chunk)
+            if self._n_waiting > _MOST_LINE_BYTES:
+                raise _too_large("an event of the stream", _MOST_LINE_BYTES)
             return []  # joined only when a line ends: one event of many megabytes stays linear
         *lines, rest = _LINE_END.split(b"".join(self._parts))
-        self._parts = [rest]
+        self._parts, self._n_waiting = [rest], len(rest)
         return lines

@@ -119,6 +119,10 @@ def _count(number: int | None) -> int | None:
     return None if number is None else whole(number)
 
 
+def _scrubbed(data: bytes | None) -> bytes | None:
+    return None if data is None else scrub_bytes(data)
+
+
 def _request_json(request: Request | EmbeddingRequest) -> str:
     """Return a request as JSON, four times as fast as `to_json`: requests are the bulk of what is written."""
     if isinstance(request, EmbeddingRequest):
@@ -156,7 +160,7 @@ def call_row(call: Call, *, state: CallState | None = None, request: str | None 
         whole(call.attempts),
         request or _request_json(call.request),
         None if reply is None else to_json({k: v for k, v in reply.__dict__.items() if k != "raw"}),
-        None if reply is None else scrub_bytes(reply.raw),
+        _scrubbed(call.body if reply is None else reply.raw),
         call.cost_usd,
         _json(call.error),
         time_text(call.created_at),
@@ -184,6 +188,7 @@ def call_of(row: Row) -> Call:
         reply=_reply_of(row),
         cost_usd=row[8],
         error=_parsed(row[9]),
+        body=row[7] if row[6] is None else None,
         created_at=row[10],
         answered_at=row[11],
         n_unknown=row[13],

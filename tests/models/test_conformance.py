@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 import traceback
@@ -328,11 +329,12 @@ ERRORS: dict[str, tuple[type[ModelError], str]] = {
         ["401", "403", "404", "unknown-model", "401-retry-after", "401-echo"], (AccessError, "access")
     ),
     **dict.fromkeys(["redirect-loop", "301"], (AccessError, "access")),
-    **dict.fromkeys(["400", "422"], (RequestError, "request")),
+    **dict.fromkeys(["400", "422", "400-should-retry"], (RequestError, "request")),
     "context_length": (RequestError, "context_length"),
     "content_filter": (RefusalError, "filtered"),
     **dict.fromkeys(["408", "409", "500", "502", "503", "504", "529"], (UnavailableError, "unavailable")),
-    **dict.fromkeys(["503-retry-after", "reset", "close"], (UnavailableError, "unavailable")),
+    **dict.fromkeys(["503-retry-after", "503-should-not-retry"], (UnavailableError, "unavailable")),
+    **dict.fromkeys(["reset", "close"], (UnavailableError, "unavailable")),
     **dict.fromkeys(
         ["429", "retry-after", "retry-after-ms", "retry-after-soon"], (RateLimitError, "rate_limit")
     ),
@@ -571,6 +573,18 @@ def test_a_stream_that_goes_wrong_is_an_error_that_keeps_what_came_f30(
 
 
 # --- every HTTP kind: the key -----------------------------------------------------------------------------
+
+
+@http_only
+@streamed_or_not
+def test_what_sends_logs_the_key_nowhere_however_much_it_may_log_s07(
+    provider: str, stream: bool, ask: Ask, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("tests").debug("one line at least")
+        ask(provider, SENTENCE, stream=stream)
+    assert "one line at least" in caplog.text
+    assert scrub(caplog.text) == caplog.text
 
 
 @http_only

@@ -174,9 +174,10 @@ calls = st.builds(
     reply=maybe(replies | embeddings),
     cost_usd=maybe(floats),
     error=maybe(errors),
+    body=maybe(st.binary(max_size=50)),
     created_at=times,
     answered_at=maybe(times),
-)
+).map(lambda call: call if call.reply is None else call.model_copy(update={"body": None}))
 spans = st.builds(
     Span,
     index=st.just(0),
