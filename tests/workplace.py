@@ -93,11 +93,12 @@ def utc_now() -> datetime:
 
 @dataclass
 class Workplace:
-    """A project at `root` that asks `server`; `other` is the address of its second model."""
+    """A project at `root` that asks `server`; `other` is the address of its second model, `url` that of its store."""
 
     root: Path
     server: ModelServer
     other: str = ""
+    url: str = STORE
     _n_seen: int = 0
     _files: dict[str, str] = field(default_factory=lambda: dict(FILES))
 
@@ -133,7 +134,7 @@ class Workplace:
 
     @contextmanager
     def journal(self) -> Iterator[Journal]:
-        with closing(open_journal(STORE, root=self.root)) as journal:
+        with closing(open_journal(self.url, root=self.root)) as journal:
             yield journal
 
     def plan(self, name: str = "sort", *, fresh: bool = False) -> Plan:

@@ -57,6 +57,9 @@ class Log(Protocol):
     async def intend(self, call: Call) -> Call | None:
         """Return the call if it has been answered, or may have been; else None, once it is noted as to be sent."""
 
+    async def still_ours(self, call: Call) -> Call | None:
+        """Return the call if another runner has had it answered since; otherwise it may be sent now."""
+
     def record_call(self, call: Call, spent: Spent | None = None) -> None:
         """Note what came of a call, and what it came to since the last try was recorded."""
 
@@ -233,6 +236,9 @@ class Caller:
             return await self._send_once(deployment, tries)
 
     async def _send_once(self, deployment: Deployment, tries: Tries) -> Said:
+        known = await self.log.still_ours(tries.call)
+        if known is not None and known.reply is not None:
+            return known.reply
         if deployment.stopped is not None:
             raise deployment.stopped
         if self._stopping:

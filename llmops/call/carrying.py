@@ -9,6 +9,7 @@ import asyncio
 import signal
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -127,6 +128,8 @@ class Carrying:
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _ahead: deque[Any] = field(default_factory=deque)
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Its one thread starts with the run: asyncio's own pool starts one to end the others, and hangs without memory.
+    _reader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "llmops-reader"))
 
     async def carry_out(self, work: Iterator[T], one: Callable[[T], Awaitable[None]]) -> None:
         """Do `one` for each piece of work; the first signal stops taking new ones, the second ends at once.
@@ -146,6 +149,7 @@ class Carrying:
             finally:
                 doing.cancel()
                 await asyncio.wait({doing})
+                self._reader.shutdown(wait=False)
             if not doing.cancelled() and (error := doing.exception()) is not None:
                 raise first_error(error)
         if self.broken is not None:
@@ -211,11 +215,15 @@ class Carrying:
         """Return the next piece of work; the loop goes on while a database that is away is waited for."""
         async with self._reading:
             if not self._ahead:
-                self._ahead.extend(await asyncio.to_thread(lambda: list(islice(work, READ_AHEAD))))
+                loop = asyncio.get_running_loop()
+                read = loop.run_in_executor(self._reader, lambda: list(islice(work, READ_AHEAD)))
+                self._ahead.extend(await read)
             return self._ahead.popleft() if self._ahead else None
 
     def _note_signal(self, number: int) -> None:
         if self.signal is not None:
+            if number == signal.SIGHUP:  # a terminal that closes sends several: nobody asks for haste
+                return
             self.settings.give_up(number)
         self.signal = number
         self._stop.set()
@@ -231,7 +239,7 @@ async def _first_of(doing: asyncio.Future[None], event: asyncio.Event, timeout_s
 
 
 class _Signals:
-    """Turns SIGINT and SIGTERM into a call, where the main thread lets us."""
+    """Turns SIGINT, SIGTERM and SIGHUP into a call, where the main thread lets us; `nohup` is left in force."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell = tell
@@ -239,7 +247,9 @@ class _Signals:
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             try:
                 self._before[number] = signal.getsignal(number)
                 loop.add_signal_handler(number, self._tell, number)

@@ -93,6 +93,10 @@ class ReplayLog:
         self.log.record_call(known)
         return known
 
+    async def still_ours(self, call: Call) -> Call | None:
+        """Return None: only `embedded` is ever asked."""
+        return await self.log.still_ours(call)
+
     def record_call(self, call: Call, spent: Spent | None = None) -> None:
         """Note what came of a call of `embedded`."""
         self.log.record_call(call, spent)

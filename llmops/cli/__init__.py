@@ -149,6 +149,8 @@ def _words(error: Exception) -> str:
         return f"{error}\n{n} finding{'s' if n != 1 else ''}"
     if isinstance(error, LlmopsError):
         return f"error: {error}"
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+        return "error: out of memory; run the same command again to go on, with more memory or less --concurrency"
     if isinstance(error, OSError):
         return f"error: {error}"
     return _fault(error)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from llmops.stores.journal import Journal
 
 PACKAGES = ("mlflow", "openai", "azure-ai-inference", "sqlalchemy", "scikit-learn", "pandas")
-WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
-WRITE_AHEAD_SINCE = (3, 7, 0)
 ROOM_BYTES = 500e6
 AZURE_NOTICE = (
     "Microsoft retired the azure-ai-inference SDK on 2026-08-26",
@@ -99,17 +97,16 @@ def _machine() -> Iterator[Diagnosis]:
 
 
 def diagnose_sqlite(found: tuple[int, ...]) -> Diagnosis:
-    """Say whether a version of SQLite has the fault that 3.51.3 mended, in 3.50.7 and 3.44.6 too."""
-    text = ".".join(map(str, found))
-    mended = found >= WAL_RESET_FIXED[0] or any(
-        found[:2] == fix[:2] and found >= fix for fix in WAL_RESET_FIXED
-    )
-    if mended or found < WRITE_AHEAD_SINCE:
-        return Diagnosis("sqlite", "ok", text)
+    """Say whether a version of SQLite has the fault for which one process alone writes at a time."""
+    from llmops.stores.sqlite import known_fault
+
+    fault = known_fault(found)
+    if fault is None:
+        return Diagnosis("sqlite", "ok", ".".join(map(str, found)))
     return Diagnosis(
         "sqlite",
         "warning",
-        f"{text} can lose a write when two processes write ahead at once; llmops lets only one write",
+        fault,
         "a Python built on SQLite 3.51.3 or newer, when there is one",
     )
 

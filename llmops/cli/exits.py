@@ -32,8 +32,12 @@ class Exit(IntEnum):
     HELD = 5
     """The store is held by another runner."""
     INCONCLUSIVE = 6
+    HUNG_UP = 128 + signal.SIGHUP
     INTERRUPTED = 128 + signal.SIGINT
     TERMINATED = 128 + signal.SIGTERM
+
+
+STOPPED_BY_SIGNAL = frozenset({Exit.HUNG_UP, Exit.INTERRUPTED, Exit.TERMINATED})
 
 
 def exit_of(error: LlmopsError) -> Exit:

@@ -14,10 +14,19 @@ from uuid import uuid4
 
 import click
 
-from llmops.cli.exits import Exit
+from llmops.cli.exits import STOPPED_BY_SIGNAL, Exit
 from llmops.cli.recordings import open_replay, record_replies, tell_misses
 from llmops.cli.render import read_inputs, read_paths
-from llmops.cli.session import Session, complete_names, json_option, open_session, print_record, say, utc_now
+from llmops.cli.session import (
+    Session,
+    complete_names,
+    json_option,
+    open_session,
+    print_record,
+    say,
+    steady_clock,
+    utc_now,
+)
 from llmops.errors import AccessError, BudgetError, DefinitionError, RecordingError, UsageError
 from llmops.records import Output, Run, RunStatus, Status
 
@@ -110,7 +119,7 @@ def _run_experiment(
                 code = _carry_out(session, plan, journal, selection, concurrency, replaying, as_json=as_json)
         if record:
             record_replies(session, journal, plan.run)
-    if not no_sync and replaying is None and code not in {Exit.INTERRUPTED, Exit.TERMINATED}:
+    if not no_sync and replaying is None and code not in STOPPED_BY_SIGNAL:
         from llmops.cli.sync import sync_after_run
 
         sync_after_run(session, plan.run.id)
@@ -173,7 +182,7 @@ def _carry_out(
         if (budget := plan.experiment.budget.usd) is not None and replay is None:
             _refuse_over_budget(_explain(session, plan, journal, selection), budget)
         with showing_progress(plan.run.id) as progress:
-            settings = Settings(session.environment, utc_now, concurrency, progress, give_up, replay)
+            settings = Settings(session.environment, steady_clock(), concurrency, progress, give_up, replay)
             result = asyncio.run(run_experiment(session.workspace, plan, journal, selection, settings))
         run = result.run.model_copy(
             update={
@@ -349,7 +358,7 @@ def _run_one(
     values = read_inputs(inputs, declared)
     if missing := [name for name in declared if name not in values]:
         raise UsageError(f"{reference} needs --input {missing[0]}=...")
-    settings = Settings(session.environment, utc_now, concurrency)
+    settings = Settings(session.environment, steady_clock(), concurrency)
     number = int(utc_now().timestamp() * 1e6) if fresh else 0  # paid again each time
     with closing(session.journal()) as journal, journal.hold(f"once-{uuid4().hex}"):
         output = asyncio.run(run_once(session.workspace, program, values, journal, settings, fresh=number))

@@ -8,7 +8,7 @@ import click
 
 from llmops.cli.report import print_run
 from llmops.cli.run import give_up, tell_result
-from llmops.cli.session import json_option, open_session, say, utc_now
+from llmops.cli.session import json_option, open_session, say, steady_clock, utc_now
 
 
 @click.command("score")
@@ -32,7 +32,7 @@ def command(run: str, as_json: bool) -> int:
         planned = plan_scoring(session.workspace, before, journal, utc_now())
         with journal.hold(planned.run.id):
             with showing_progress(planned.run.id) as progress:
-                settings = Settings(session.environment, utc_now, None, progress, give_up)
+                settings = Settings(session.environment, steady_clock(), None, progress, give_up)
                 result, n_scored = asyncio.run(rescore_run(session.workspace, planned, journal, settings))
             after = result.run
             if after is before:

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,6 +63,8 @@ class Session:
         if not create and not self.has_journal():
             raise UsageError("nothing has run here yet: `llmops run EXPERIMENT`")
         url = self.workspace.project.store.url
+        if url.startswith("sqlite") and not self.has_journal():
+            warn_of_sqlite()
         return open_journal(url, root=self.root, create=create, environment=self.environment)
 
     def local_journal(self) -> Journal:
@@ -171,6 +174,22 @@ def _is_tracked(root: Path) -> bool:
         return bool(git(root, "ls-files", "--", ".env"))
     except UsageError:
         return False
+
+
+def warn_of_sqlite(version: tuple[int, ...] | None = None) -> None:
+    """Say what is to be known of a SQLite, by default our own, before a store is made with it."""
+    import sqlite3
+
+    from llmops.stores.sqlite import known_fault
+
+    if fault := known_fault(version or sqlite3.sqlite_version_info):
+        say(f"note: SQLite {fault}")
+
+
+def steady_clock() -> Callable[[], datetime]:
+    """Return a clock that starts at the time it is now and never jumps, whatever is done to the machine's."""
+    started, since = utc_now(), monotonic()
+    return lambda: started + timedelta(seconds=monotonic() - since)
 
 
 def utc_now() -> datetime:

@@ -176,7 +176,7 @@ def _deliver(session: Session, outbox: Outbox) -> str:
     from llmops.stores import tracking
 
     try:
-        tracking.check_reachable(outbox.uri)
+        tracking.check_answers(outbox.uri, STALL_S)  # before seconds go into importing MLflow
     except LlmopsError as error:
         return str(error)
     process = subprocess.Popen(

@@ -5,7 +5,7 @@ Statements, tables and records are the same for every database; what is differen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+    from llmops.records import Call
 
 T = TypeVar("T")
 
@@ -77,6 +79,12 @@ class Database(Protocol):
 
     def release_reserve(self) -> None:
         """Give back what `hold` keeps of the disk, so that answers in flight can still be written."""
+
+    def set_aside(self, calls: Iterable[Call]) -> None:
+        """Keep answers that cannot be committed, and no others, for whoever holds the store next, if it can."""
+
+    def aside(self) -> list[Call]:
+        """Return what was set aside."""
 
     def alive(self, connection: Connection, owners: Collection[str]) -> Collection[str]:
         """Return those of the owners, none our own, that some process works for now."""

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import (
@@ -213,6 +213,7 @@ class Journal:
         with self._database.hold(owner):
             self._owner = owner
             try:
+                self._bring_in()
                 if self._number(select(func.count()).where(_in_flight(), CALLS.c.owner == owner)):
                     self._database.write(
                         lambda connection: self._give_up(connection, CALLS.c.owner == owner), Area.RESULTS
@@ -220,6 +221,25 @@ class Journal:
                 yield
             finally:
                 self._owner = None
+
+    def _bring_in(self) -> None:
+        """Commit the answers that the last holder could only set aside."""
+        holder, calls = self._owner, self._database.aside()
+        try:
+            for self._owner, some in groupby(calls, key=lambda call: call.owner):
+                rows = Rows()
+                for call in some:
+                    rows.add_call(call, spent=_spent_for(call))
+                self.commit(rows)
+        finally:
+            self._owner = holder
+        if calls:
+            self._database.set_aside(())
+
+    def set_aside(self, rows: Rows) -> None:
+        """Keep the answers among rows that cannot be committed for the next holder, as far as there is room."""
+        answered = [call_of(row) for row in rows.calls.values() if row[3] == CallState.ANSWERED]
+        self._database.set_aside(call.model_copy(update={"owner": self._owner}) for call in answered)
 
     def release_reserve(self) -> None:
         """Give back the disk space that `hold` keeps, so that answers in flight can still be written."""
@@ -685,6 +705,15 @@ def _same_cell() -> ColumnElement[bool]:
 def _is_kept(output: Sequence[Any]) -> bool:
     """Say whether the row of an output is there and need not be made again."""
     return output[2] is not None and output[2] not in _AGAIN
+
+
+def _spent_for(call: Call) -> Spent:
+    """Return what an answered call came to, as far as it says itself."""
+    unpriced = call.cost_usd is None
+    usd = call.upper_usd or 0.0 if call.cost_usd is None else call.cost_usd
+    return Spent(
+        n_calls=call.attempts, n_retried=max(call.attempts - 1, 0), n_unpriced=int(unpriced), usd=usd
+    )
 
 
 def _in_flight() -> ColumnElement[bool]:

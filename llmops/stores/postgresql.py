@@ -24,9 +24,10 @@ from llmops.errors import StoreError, StoreHeldError
 from llmops.secrets import register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from llmops.records import Call
     from llmops.stores.base import Area
 
 T = TypeVar("T")
@@ -386,6 +387,13 @@ class PostgreSQL:
 
     def release_reserve(self) -> None:
         """Do nothing: the disk is the server's."""
+
+    def set_aside(self, calls: Iterable[Call]) -> None:
+        """Do nothing: whoever goes on may do so from another machine."""
+
+    def aside(self) -> list[Call]:
+        """Return none."""
+        return []
 
     def alive(self, connection: Connection, owners: Collection[str]) -> Collection[str]:
         """Return the owners whose lock some session has."""

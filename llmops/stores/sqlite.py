@@ -10,19 +10,22 @@ import json
 import os
 import socket
 import sqlite3
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from llmops.errors import StoreError, StoreHeldError
+from llmops.stores.aside import Aside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+    from llmops.records import Call
     from llmops.stores.base import Area
 
 T = TypeVar("T")
@@ -30,6 +33,10 @@ T = TypeVar("T")
 WRITING = {"begin": "BEGIN IMMEDIATE"}  # execution options of transactions that write
 BUSY_TIMEOUT_S = 60
 RESERVE_BYTES = 4 * 2**20  # room for what some hundred calls in flight bring back when the disk is full
+LOOK_AGAIN_S = 0.005
+WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+WRITE_AHEAD_SINCE = (3, 7, 0)
+_CHECK = "PRAGMA quick_check(1)"
 _MAGIC = b"SQLite format 3\0"
 
 # By the name SQLite gives an error, the first that fits: what it means for whoever runs us.
@@ -49,6 +56,8 @@ class SQLite:
     def __init__(self, url: str, *, root: Path, environment: Mapping[str, str]) -> None:  # noqa: ARG002 - no password here
         self.path = store_path(url, root=root)
         self.name = str(self.path)
+        self._aside = Aside(self.path.with_name(self.path.name + ".aside"))
+        self._doubt = self.path.with_name(self.path.name + ".doubt")
 
     @cached_property
     def engine(self) -> Engine:
@@ -64,8 +73,11 @@ class SQLite:
         return found_revision(self.path)
 
     def prepare(self) -> None:
-        """Make the folder, and see that folder and file can be written."""
+        """Make the folder, see that folder and file can be written, and that no failure of the disk is left open."""
         prepare_folder(self.path)
+        if self._doubt.exists():
+            with writing_alone(self.path):
+                self._verify()
 
     def making(self) -> AbstractContextManager[None]:
         """Hold the file, as a runner does."""
@@ -76,8 +88,19 @@ class SQLite:
         return self._transact(self.engine, work)
 
     def write(self, work: Callable[[Connection], T], area: Area, *, again: bool = True) -> T:  # noqa: ARG002 - one file
-        """Return what `work` returns once it is committed; one transaction writes at a time, whatever its area."""
-        return self._transact(self._engine_for_writing, work)
+        """Return what `work` returns once it is committed; one process writes at a time, whatever the area.
+
+        A disk that fails leaves open what of a transaction it has: the file is opened anew and looked through
+        before anything more is written, by this process or the next.
+        """
+        with writing_alone(self.path):
+            self._verify()
+            try:
+                return self._transact(self._engine_for_writing, work)
+            except StoreError as error:
+                if _is_doubtful(error):
+                    self._note_doubt()
+                raise
 
     def _transact(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         try:
@@ -86,12 +109,46 @@ class SQLite:
         except (SQLAlchemyError, UnicodeError) as error:  # UnicodeError: an id that is no text at all
             raise store_error(self.path, error) from error
 
+    def _note_doubt(self) -> None:
+        self.engine.dispose()
+        with suppress(OSError):  # a disk that takes nothing: then the next write fails as this one did
+            self._doubt.touch()
+
+    def _verify(self) -> None:
+        """See, where the disk failed before, that the store is whole and that what is in it can be brought to disk."""
+        if not self._doubt.exists():
+            return
+        found = self._transact(self.engine, lambda connection: connection.exec_driver_sql(_CHECK).scalar())
+        if found != "ok":
+            raise StoreError(f"{self.path}: it is damaged; move it away or restore a copy ({found})")
+        self._bring_to_disk()
+        self._doubt.unlink(missing_ok=True)
+
+    def _settle(self) -> None:
+        """Bring all that was committed to the disk, before anybody is told that it is done."""
+        with writing_alone(self.path):
+            try:
+                self._bring_to_disk()
+            except StoreError as error:
+                if _is_doubtful(error):
+                    self._note_doubt()
+                raise
+
+    def _bring_to_disk(self) -> None:
+        try:
+            with closing(self.engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint")
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            raise store_error(self.path, error) from error
+
     @contextmanager
     def hold(self, owner: str) -> Iterator[None]:  # noqa: ARG002 - there is one holder for all
         """Hold the whole file, whoever for, and keep some disk space back for answers that come late."""
         with hold_file(self.path):
             keep_reserve(self.path)
+            self._aside.take_room()
             yield
+            self._settle()
 
     def delivering(self) -> AbstractContextManager[None]:
         """Hold a file of its own, so that a delivery and a run do not wait for each other."""
@@ -100,6 +157,14 @@ class SQLite:
     def release_reserve(self) -> None:
         """Give back the space kept back."""
         release_reserve(self.path)
+
+    def set_aside(self, calls: Iterable[Call]) -> None:
+        """Keep them in a file beside the store."""
+        self._aside.put(calls)
+
+    def aside(self) -> list[Call]:
+        """Return what is in that file."""
+        return self._aside.calls()
 
     def alive(self, connection: Connection, owners: Collection[str]) -> Collection[str]:  # noqa: ARG002 - as `hold`
         """Return none: whoever asks holds the file alone."""
@@ -218,6 +283,38 @@ def _begin(connection: Connection) -> None:
 
 
 @contextmanager
+def writing_alone(path: Path) -> Iterator[None]:
+    """Keep other processes from writing meanwhile: SQLite before 3.51.3 may lose what two write at once.
+
+    Raises StoreHeldError when another has not let go in time.
+    """
+    lock = path.with_name(path.name + ".writing")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise StoreError(f"{lock}: {error.strerror}; make its directory writable") from error
+    try:
+        deadline = monotonic() + BUSY_TIMEOUT_S
+        while not _lock(descriptor):
+            if monotonic() > deadline:
+                raise StoreHeldError(
+                    f"{path}: another process has been writing for {BUSY_TIMEOUT_S} s; stop it"
+                )
+            sleep(LOOK_AGAIN_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
 def hold_file(path: Path) -> Iterator[None]:
     """Hold the store for one runner: a lock that the system drops with the process, however it ends.
 
@@ -229,10 +326,8 @@ def hold_file(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"{lock}: {error.strerror}; make its directory writable") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreHeldError(f"{path}: {_holder(descriptor)} holds it; wait for it or stop it") from error
+        if not _lock(descriptor):
+            raise StoreHeldError(f"{path}: {_holder(descriptor)} holds it; wait for it or stop it")
         _sign(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
         try:
             yield
@@ -278,6 +373,23 @@ def release_reserve(path: Path) -> None:
 
 def _reserve(path: Path) -> Path:
     return path.with_name(path.name + ".reserve")
+
+
+def known_fault(version: tuple[int, ...]) -> str | None:
+    """Return in words the fault that SQLite 3.51.3 mended, in 3.50.7 and 3.44.6 too; None where it is not."""
+    mended = version >= WAL_RESET_FIXED[0] or any(
+        version[:2] == fix[:2] and version >= fix for fix in WAL_RESET_FIXED
+    )
+    if mended or version < WRITE_AHEAD_SINCE:
+        return None
+    text = ".".join(map(str, version))
+    return f"{text} can lose a write when two processes write ahead at once; llmops lets only one write"
+
+
+def _is_doubtful(error: StoreError) -> bool:
+    """Say whether nobody knows what the disk has of a transaction that failed so."""
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__
+    return (getattr(cause, "sqlite_errorname", None) or "").endswith("FSYNC")
 
 
 def store_error(path: Path, error: BaseException) -> StoreError:

@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 from contextlib import closing
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -133,7 +134,7 @@ def check_reachable(uri: str) -> None:
     """
     parts = urlsplit(uri)
     host = parts.hostname or ""
-    if parts.scheme not in _PORTS or (parts.scheme in getproxies() and not proxy_bypass(host)):
+    if parts.scheme not in _PORTS or _goes_by_proxy(parts.scheme, host):
         return
     try:
         place = (host, parts.port or _PORTS[parts.scheme])
@@ -145,6 +146,31 @@ def check_reachable(uri: str) -> None:
             f"MLflow at {shown(uri)} cannot be reached ({error}); "
             "what is waiting stays so, `llmops sync` delivers it once the server is up"
         ) from error
+
+
+def check_answers(uri: str, patience_s: float) -> None:
+    """See that a server says anything at all, whatever it is; it is sent no credentials.
+
+    Raises StoreError when nobody is there, or when nothing is said in so many seconds.
+    """
+    check_reachable(uri)
+    parts = urlsplit(uri)
+    host = parts.hostname or ""
+    if parts.scheme not in _PORTS or _goes_by_proxy(parts.scheme, host):
+        return
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    with closing(kind(host, parts.port or _PORTS[parts.scheme], timeout=patience_s)) as connection:
+        try:
+            connection.request("GET", f"{parts.path.rstrip('/')}/health")
+            connection.getresponse()
+        except TimeoutError as error:
+            raise StoreError(f"MLflow has said nothing for {patience_s:.0f} s") from error
+        except (OSError, HTTPException):
+            return  # it is alive in some way: what is amiss is better said by MLflow's own client
+
+
+def _goes_by_proxy(scheme: str, host: str) -> bool:
+    return scheme in getproxies() and not proxy_bypass(host)
 
 
 def is_begun(uri: str) -> bool:

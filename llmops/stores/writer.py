@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from dataclasses import dataclass, field
-from time import monotonic
+from time import CLOCK_MONOTONIC, clock_gettime, monotonic
 from typing import TYPE_CHECKING, Self
 
 from llmops.errors import StoreError
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 
 MAX_AGE_S = 0.05  # of what is not committed yet
 MAX_WAITING = 2_000  # records not committed yet: beyond that, whoever brings more waits
+CERTAIN_S = 5.0  # after a commit we still hold what we held: no database lets go of a silent process so soon
 ELSEWHERE_S = (
     0.05,
     1.0,
 )  # between looks at a call that another runner has in flight: the first wait, the longest
+
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", CLOCK_MONOTONIC)
 
 
 @dataclass(slots=True)
@@ -55,6 +59,9 @@ class Writer:
         self._taken = _Group()
         self._kept = Rows()
         self._requests: dict[str, str] = {}  # of calls in flight, as JSON: they are long, and needed twice
+        self._intended: dict[str, float] = {}  # calls in flight: when their intent was committed
+        self._confirmed_at = -CERTAIN_S  # when the last transaction that went through was begun
+        self._certain_from = 0.0  # since when there was one at least every CERTAIN_S
         self._failure: StoreError | None = None
         self._closing = False
         self._waking = False
@@ -93,7 +100,22 @@ class Writer:
         if call.id in taken.answered:
             self._requests.pop(call.id, None)
             return taken.answered[call.id]
+        self._intended[call.id] = _now()
         return taken.doubtful.get(call.id)
+
+    async def still_ours(self, call: Call) -> Call | None:
+        """Return the call when it has been answered since it was intended; otherwise None: it may be sent now.
+
+        A process that stood still, or could not reach its database, may have lost its hold to another runner
+        meanwhile: then the intent is committed anew, which finds what that one did.
+
+        Raises StoreError when it cannot be committed, StoreHeldError while another runner holds what we held.
+        """
+        is_certain = (
+            self._intended.get(call.id, 0.0) >= self._certain_from
+            and _now() - self._confirmed_at <= CERTAIN_S
+        )
+        return None if is_certain else await self.intend(call)
 
     def record_call(self, call: Call, spent: Spent | None = None) -> None:
         """Hand over what came of a call; what was paid for is always taken. spent: since the last try was recorded.
@@ -102,6 +124,7 @@ class Writer:
         """
         rows = Rows()
         rows.add_call(call, self._requests.pop(call.id, None), spent)
+        self._intended.pop(call.id, None)
         self._hand_over(rows)
 
     async def record_try(self, call: Call, spent: Spent) -> None:
@@ -205,7 +228,9 @@ class Writer:
         taken: Taken | None = None
         if self._failure is None:
             try:
+                begun_at = _now()
                 taken = self._journal.commit(self._kept)
+                self._confirm(begun_at)
                 self._kept = Rows()
             except StoreError as error:
                 self._failure = error
@@ -213,6 +238,11 @@ class Writer:
         if self._failure is not None:
             self._rescue()
         self._loop.call_soon_threadsafe(_settle, group.waiting, taken, self._failure)
+
+    def _confirm(self, begun_at: float) -> None:
+        if begun_at - self._confirmed_at > CERTAIN_S:
+            self._certain_from = begun_at
+        self._confirmed_at = begun_at
 
     def _rescue(self) -> None:
         """Commit replies, then what is derived from them; what the disk still refuses stays kept."""
@@ -223,8 +253,8 @@ class Writer:
             self._kept.spent.clear()
             self._journal.commit(self._kept)
             self._kept = Rows()
-        except StoreError:
-            pass  # the first failure is the one that is told
+        except StoreError:  # the first failure is the one that is told
+            self._journal.set_aside(self._kept)
 
     # --- on the event loop, at the thread's bidding -------------------------------------------------------
 
@@ -238,6 +268,11 @@ class Writer:
         for group in (self._taken, self._group):
             _settle(group.waiting, None, stopped)
         self._ended.set_result(None)
+
+
+def _now() -> float:
+    """Return seconds on a clock that goes on while the machine sleeps, where there is one."""
+    return clock_gettime(_CLOCK)
 
 
 def _settle(

@@ -36,6 +36,7 @@ def test_codes_are_those_that_are_promised() -> None:
         "STOPPED": 4,
         "HELD": 5,
         "INCONCLUSIVE": 6,
+        "HUNG_UP": 129,
         "INTERRUPTED": 130,
         "TERMINATED": 143,
     }

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llmops.errors import StoreError, UsageError
 from llmops.records import Figure, Interval
 from llmops.stores import tracking
+from tests.faults.proxy import proxy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +79,16 @@ def test_a_server_that_is_not_there_is_said_to_be_so() -> None:
         taken.listen()
         tracking.check_reachable(f"http://u:p@127.0.0.1:{port}")
     tracking.check_reachable("sqlite:////nowhere/mlflow.db")
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_told_from_one_that_fails_F56() -> None:
+    with proxy(None, "stall") as stalling, proxy(None, "error") as failing, proxy(None, "refuse") as refusing:
+        with pytest.raises(StoreError, match="MLflow has said nothing"):
+            tracking.check_answers(stalling.uri, 0.1)
+        with pytest.raises(StoreError, match="cannot be reached"):
+            tracking.check_answers(refusing.uri, 0.1)
+        tracking.check_answers(failing.uri, 60)
+    tracking.check_answers("sqlite:////nowhere/mlflow.db", 0.1)
 
 
 def test_pages_lead_to_a_server_and_for_a_database_to_the_one_a_command_starts() -> None:

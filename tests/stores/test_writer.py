@@ -15,6 +15,7 @@ from sqlalchemy import Engine, event
 
 from llmops.errors import StoreError
 from llmops.records import CallState, Status
+from llmops.stores import writer
 from llmops.stores.journal import Batch, Journal
 from llmops.stores.writer import MAX_WAITING, Writer
 from tests.stores.conftest import Child, Place, lines
@@ -69,6 +70,26 @@ def counted_commits() -> Iterator[list[object]]:
         yield commits
     finally:
         event.remove(Engine, "commit", count)
+
+
+# --- when another runner was here meanwhile ---------------------------------------------------------------
+
+
+@awaited
+async def test_a_call_is_sent_at_once_while_the_hold_is_certain_and_looked_up_after_a_standstill_F50(
+    journal: Journal, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = call_of("ours"), call_of("theirs")
+    async with Writer(journal) as run:
+        assert [await run.intend(call) for call in (ours, theirs)] == [None, None]
+        with counted_commits() as commits:
+            assert await run.still_ours(ours) is None
+        assert commits == []
+        with place.another() as another:
+            another.apply(Batch(calls=[answered(theirs)]))
+        monkeypatch.setattr(writer, "CERTAIN_S", -1.0)  # as if the process had stood still
+        assert await run.still_ours(ours) is None
+        assert await run.still_ours(theirs) == answered(theirs)
 
 
 # --- when all goes well -----------------------------------------------------------------------------------

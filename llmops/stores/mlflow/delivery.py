@@ -131,9 +131,10 @@ class _Writing:
         return {key: value for key, value in tags.items() if value}
 
     def _end(self, run_id: str) -> None:
-        finished = self.run.finished_at or self.run.created_at
+        begun = _ms(self.run.created_at) + len(self.run.variants)  # a clock may have been set back since
+        finished = max(_ms(self.run.finished_at or self.run.created_at), begun)
         # A run that is not complete may go on: it has ended, but it has not finished.
-        self.client.set_terminated(run_id, _STATUSES.get(self.run.status, "KILLED"), _ms(finished))
+        self.client.set_terminated(run_id, _STATUSES.get(self.run.status, "KILLED"), finished)
 
     # --- one variant --------------------------------------------------------------------------------------
 
