@@ -28,10 +28,16 @@ def write_project(
     concurrency: int = 64,
     embedded: bool = False,
     evaluators: Sequence[str] = THREE,
+    store: str | None = None,
+    first: int = 0,
 ) -> Path:
-    """Write a project with one prompt, one variant and so many cases; the experiment is called `bench`."""
+    """Write a project with one prompt, one variant and so many cases; the experiment is called `bench`.
+
+    store: a database's URL, None for the usual file. first: the number of the first case, for others than another's.
+    """
     files = {
-        "llmops.yaml": "" if embedded else SERVER.format(concurrency=concurrency),
+        "llmops.yaml": ("" if embedded else SERVER.format(concurrency=concurrency))
+        + (f"store: {{url: '{store}'}}\n" if store else ""),
         "prompts/echo.prompt.yaml": (
             "inputs: {text: string}\n"
             "parameters: {max_tokens: 8}\n"
@@ -41,7 +47,7 @@ def write_project(
         "datasets/bench.dataset.yaml": "inputs: {text: string}\nexpected: {type: string}\n",
         "datasets/bench.jsonl": "".join(
             json.dumps({"id": f"c-{n}", "inputs": {"text": f"case number {n}"}, "expected": "yes"}) + "\n"
-            for n in range(cases)
+            for n in range(first, first + cases)
         ),
         "experiments/bench.experiment.yaml": (
             "dataset: bench\n"

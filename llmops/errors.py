@@ -10,6 +10,7 @@ LlmopsError
         RecordingError                                            a replay lacks it: record it where there is a key
         OutcomeUnknownError                                       it may have been carried out: not sent again
         AccessError                                               key, quota or deployment: stop asking this model
+            ParkedError                                           it is busy or down for longer than this run waits
     EvaluatorError      a score could not be worked out
     StepError           a step of a chain could not give its value
     StoreError          a record could not be written or read back
@@ -141,6 +142,12 @@ class AccessError(ModelError):
     """Key, quota or deployment is refused: asking this model again would not help."""
 
     kind = "access"
+
+
+class ParkedError(AccessError):
+    """A service asks for more patience than this run has, or is down: not asked again until a later run."""
+
+    kind = "parked"
 
 
 class RecordingError(ModelError):

@@ -1,7 +1,7 @@
 """A workplace whose outputs a model judges: `other` reads each ticket and its answer, and scores it from 1 to 5.
 
 What stands in a case's `metadata.note` reaches the judge and nobody else, so a test can make the judge alone fail
-(`[[fault:429]]`) or say something else (`[[say:no JSON]]`).
+(`[[fault:503]]`) or say something else (`[[say:no JSON]]`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ of an idempotency key. NAME is one of FAULTS or an HTTP status. `[[say:TEXT]]` i
 
     with running_model_server(delay_ms=50) as server:      # in a thread of the test
     python tests/model_server.py --delay-ms 50 --ledger ledger.jsonl      # prints its base URL first
+    python tests/model_server.py --limit '{"per_s": 20, "tells": true}'   # refuses beyond, see RateLimit
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import math
 import re
 import signal
 import socket
@@ -477,12 +479,60 @@ LATE_S = 0.8
 FAULTS = tuple(dict.fromkeys([*EDITS, *BODIES, *HUGE, *STATUSES, *STREAMS, *WIRES, "late", "echo-key"]))
 
 
+@dataclass
+class RateLimit:
+    """A limiter of `per_s` requests a second with room for `burst`; in windows of `window_s`, if that is given.
+
+    hint: whether a refusal asks to wait, in whole seconds and in milliseconds. tells: whether each answer says what
+    is left.
+    """
+
+    per_s: float
+    burst: float = 20.0
+    window_s: float | None = None
+    hint: bool = True
+    tells: bool = False
+    _left: float | None = None
+    _at: float = 0.0
+
+    def take(self) -> bool:
+        """Return whether one more request may be answered now."""
+        now = time.monotonic()
+        most = self.per_s * self.window_s if self.window_s else self.burst
+        if self._left is None:
+            self._left = most
+        elif self.window_s is None:
+            self._left = min(most, self._left + self.per_s * (now - self._at))
+        elif now // self.window_s > self._at // self.window_s:
+            self._left = most
+        self._at = now
+        is_taken = self._left >= 1
+        self._left -= is_taken
+        return is_taken
+
+    def headers(self, *, is_taken: bool) -> dict[str, str]:
+        """Return what goes with the answer that `take` was just asked for."""
+        left = self._left or 0.0
+        most = self.per_s * self.window_s if self.window_s else self.burst
+        rest_s = self.window_s - self._at % self.window_s if self.window_s else 0.0
+        reset_s = rest_s or (most - left) / self.per_s
+        wait_s = rest_s or max(0.0, 1 - left) / self.per_s
+        told = {
+            "x-ratelimit-limit-requests": str(int(most)),
+            "x-ratelimit-remaining-requests": str(int(left)),
+            "x-ratelimit-reset-requests": f"{1000 * reset_s:.0f}ms",
+        }
+        asked = {"Retry-After": str(math.ceil(wait_s)), "retry-after-ms": f"{1000 * wait_s:.0f}"}
+        return {**(told if self.tells else {}), **(asked if self.hint and not is_taken else {})}
+
+
 # --- the server -------------------------------------------------------------------------------------------
 
 
 class ModelServer:
-    """What the server is set to, and what it has received.
+    """What the server is set to, and what it has received. limit: None takes all.
 
+    fails_after: a status that it answers after so many requests, as when a key is revoked; None for never.
     elsewhere: where the fault `redirect` points.
     stored: completions that were to be kept. lists: whether it tells of them.
     token_life_s: how long a token of its identity endpoint is good; below 0 none comes.
@@ -502,6 +552,8 @@ class ModelServer:
         self.received: list[Received] = []
         self.stored: list[dict[str, Any]] = []
         self.lists = True
+        self.limit: RateLimit | None = None
+        self.fails_after: tuple[int, int] | None = None
         self._ledger = ledger
         self._failed: Counter[tuple[str, str]] = Counter()
 
@@ -557,7 +609,15 @@ class ModelServer:
         call_id = request.headers.get("Idempotency-Key", "")
         text = json.dumps(body[marked])
         fault = self._due(text, call_id, _key_of(request))
+        if self.fails_after and len(self.received) >= self.fails_after[1]:
+            fault = str(self.fails_after[0])
         noted = self._noted(request, call_id, body, fault, arrived_at)
+        is_taken = self.limit is None or self.limit.take()
+        told = self.limit.headers(is_taken=is_taken) if self.limit else {}
+        if not is_taken:
+            noted.status, noted.answered_at = 429, time.time()
+            self._write(noted)
+            return web.json_response({"error": {"code": "rate_limit_exceeded"}}, status=429, headers=told)
         if not fault or fault in BILLED_WIRES or (fault not in (*STATUSES, *WIRES) and not fault.isdigit()):
             noted.usage = self._carried_out(body, made(body))
         try:
@@ -566,6 +626,8 @@ class ModelServer:
             else:
                 await asyncio.sleep(sum(map(int, WAIT.findall(text))) / 1000)
                 response = await self._answer(request, body, fault, made, edits)
+            if not response.prepared:
+                response.headers.update(told)
             noted.status = response.status
             return response
         finally:
@@ -785,8 +847,11 @@ def _run(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[None]) -> None:
     loop.close()
 
 
-async def _serve_process(port: int, delay_ms: float, ledger: Path | None) -> None:
+async def _serve_process(
+    port: int, delay_ms: float, ledger: Path | None, limit: dict[str, Any] | None
+) -> None:
     server = ModelServer(delay_ms=delay_ms, ledger=ledger)
+    server.limit = RateLimit(**limit) if limit else None
     task = asyncio.current_task()
     if task is not None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -800,9 +865,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--delay-ms", type=float, default=0.0)
     parser.add_argument("--ledger", type=Path)
+    parser.add_argument("--limit", type=json.loads, help="a RateLimit as JSON")
     options = parser.parse_args()
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_serve_process(options.port, options.delay_ms, options.ledger))
+        asyncio.run(_serve_process(options.port, options.delay_ms, options.ledger, options.limit))
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def test_what_is_worth_another_try_is_tried_again_F09(
     answer = ask(lambda: calling(server, journal, sleep=sleeps), saying(f"[[fault:{fault}:2]]"))[0]
     call = journal.find_call(answer.call_id)
     assert call is not None and call.attempts == 3 == len(server.received)
-    assert len(sleeps.seconds) == 2
+    assert len(sleeps.seconds) == (0 if fault == "429" else 2)  # who is refused waits with all others
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,8 @@ def entered_at(limits: Limits, tokens: list[int], *, pause_s: float = 0.0) -> li
 
     async def go() -> list[float]:
         limiter = Limiter(limits, clock.now, clock.sleep)
-        limiter.pause(pause_s)
+        if pause_s:
+            limiter.pause(pause_s)
         times = []
         for n in tokens:
             async with limiter.slot(n):
@@ -319,13 +320,14 @@ def entered_at(limits: Limits, tokens: list[int], *, pause_s: float = 0.0) -> li
 
 
 def test_requests_and_tokens_a_minute_are_kept() -> None:
-    assert entered_at(Limits(rpm=60), [1, 1, 1]) == pytest.approx([0, 1, 2])
-    assert entered_at(Limits(tpm=600), [20, 10, 1]) == pytest.approx([0, 2, 3])
-    assert entered_at(Limits(), [1, 1, 1]) == [0, 0, 0]
+    assert entered_at(Limits(rpm=60), [1, 1, 1]) == pytest.approx([0, 1, 2], abs=0.06)
+    assert entered_at(Limits(tpm=600), [20, 10, 1]) == pytest.approx([0, 2, 3], abs=0.06)
+    assert max(entered_at(Limits(), [1, 1, 1])) < 0.01
 
 
 def test_a_pause_that_a_service_asks_for_holds_everyone_f01() -> None:
-    assert entered_at(Limits(), [1, 1], pause_s=7.5) == [7.5, 7.5]
+    first, second = entered_at(Limits(), [1, 1], pause_s=7.5)
+    assert 7.5 <= first <= second <= 8.6
 
 
 def test_the_budget_of_calls_is_never_passed_S29(server: ModelServer, journal: Journal) -> None:
@@ -339,18 +341,17 @@ def test_the_budget_of_calls_is_never_passed_S29(server: ModelServer, journal: J
     assert sum(isinstance(one, BudgetError) for one in found) == 23
 
 
-def test_the_budget_in_usd_counts_what_is_in_flight_at_its_upper_estimate_S29(
-    server: ModelServer, journal: Journal
-) -> None:
+def test_the_budget_in_usd_counts_what_is_in_flight_at_its_upper_estimate_S29(journal: Journal) -> None:
     request = saying("x", max_tokens=100)
     budget = Budget(usd=3.5 * upper_cost(request, 5, PRICE))
 
-    async def go() -> list[Any]:
+    async def go(server: ModelServer) -> list[Any]:
         async with calling(server, journal, budget=budget) as caller:
             asked = (caller.ask("m", request, repeat=n) for n in range(10))
             return list(await asyncio.gather(*asked, return_exceptions=True))
 
-    found = asyncio.run(go())
+    with running_model_server(delay_ms=200) as server:
+        found = asyncio.run(go(server))
     assert budget.usd is not None and budget.spent_usd <= budget.usd
     assert any(isinstance(one, BudgetError) for one in found)
     assert budget.reserved_usd == pytest.approx(0)

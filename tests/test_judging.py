@@ -125,12 +125,14 @@ def test_another_evaluator_beside_a_judge_needs_neither_its_key_nor_a_call(place
 # --- what goes wrong --------------------------------------------------------------------------------------
 
 
-def test_a_rate_limited_judge_leaves_no_score_and_the_next_run_asks_for_it_alone(place: Workplace) -> None:
-    place.write_cases(*(noted(n) for n in range(5)), noted(5, "[[fault:429:1]]"))
+def test_a_judge_that_is_away_for_a_moment_leaves_no_score_and_the_next_run_asks_for_it_alone(
+    place: Workplace,
+) -> None:
+    place.write_cases(*(noted(n) for n in range(5)), noted(5, "[[fault:503:1]]"))
     first = place.run()
     assert (first.n_without_output, first.n_without_score) == (0, 1)
     assert (first.run.status, first.run.n_unscored) == (RunStatus.PARTIAL, 1)
-    n, message = first.errors["rate_limit"]
+    n, message = first.errors["unavailable"]
     assert n == 1 and message.startswith("fit: ")
     assert (figure(first.run, "fit").n, figure(first.run, "exact_match").n) == (5, 6)
     with place.journal() as journal:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from llmops.call.deployments import Deployment
 from llmops.call.money import Budget, cost_of, estimated_usage, upper_cost
+from llmops.call.patience import LONGEST_WAIT_S, Patience
+from llmops.call.sharing import sharing
 from llmops.call.tries import Tries, is_unknown, outcome_unknown
 from llmops.definitions.base import identity_of
-from llmops.errors import BudgetError, LlmopsError, ModelError
+from llmops.errors import BudgetError, LlmopsError, ModelError, RateLimitError
+from llmops.models.hints import listening
 from llmops.models.tokens import estimate_request_tokens
 from llmops.records import (
     Call,
@@ -33,12 +37,13 @@ from llmops.records import (
 )
 
 if TYPE_CHECKING:
+    from llmops.call.limits import Turn
     from llmops.call.replay import Replay
     from llmops.stores.journal import Journal
     from llmops.stores.writer import Writer
 
-LONGEST_WAIT_S = 300.0
-"""A service that asks for more is left for a later run."""
+FOREVER_S = 10 * 365 * 86_400.0
+"""A calendar has an end, and what a service may ask for has none."""
 
 _BACKOFF_S = (0.5, 20.0)
 
@@ -79,7 +84,7 @@ class Answer(Generic[R]):
 
 @dataclass
 class Caller:
-    """Asks models for a run. sleep is a parameter so that waiting can be watched.
+    """Asks models for a run. sleep and now are parameters so that waiting can be watched.
 
     idle: set while no request is in flight.
     """
@@ -89,14 +94,20 @@ class Caller:
     budget: Budget
     utc_now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    now: Callable[[], float] = time.monotonic
     n_reused: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     _n_sent: int = 0
     _stopping: bool = False
+    _ends_at: float | None = None
     _in_flight: dict[str, asyncio.Future[Answer[Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.idle.set()
+
+    def end_after(self, seconds: float) -> None:
+        """Wait for no service that asks for more than what is left of so many seconds from now."""
+        self._ends_at = self.now() + seconds
 
     def stop(self) -> None:
         """Send nothing more; whoever would gets Stopping instead."""
@@ -178,26 +189,25 @@ class Caller:
         self.log.record_call(call, tries.taken())
 
     async def _send(self, deployment: Deployment, tries: Tries) -> Said:
-        """The one retry loop: full jitter between tries, what the service asks for obeyed by all its callers."""
-        limits = deployment.definition.limits
-        for attempt in range(1, limits.attempts + 1):
+        """The one retry loop. Refusals wait with all who ask this deployment; failures by themselves, full jitter."""
+        patience = Patience(deployment.definition.limits.attempts)
+        while True:
             try:
                 if tries.in_doubt and (found := await self._resolve(deployment, tries)) is not None:
                     return found
                 return await self._send_in_turn(deployment, tries)
             except ModelError as error:
-                is_last = attempt == limits.attempts
+                is_last = patience.is_over(error, n_answered=deployment.n_answered, now=self.now())
                 policy = deployment.definition.on_unknown
                 if is_unknown(error) and (policy == "fail" or (policy == "reconcile" and is_last)):
                     raise outcome_unknown(tries.call, error, policy) from error
-                wait = _wait_before_retry(error, tries, attempt)
-                if is_last or wait is None:
+                if is_last or not tries.is_worth_another(error):
                     raise
-                if error.retry_after_s is not None:
-                    deployment.limiter.pause(error.retry_after_s)
+                if deployment.stopped is not None:
+                    raise deployment.stopped from error
                 await self.log.record_try(tries.call_as(CallState.SENT, self.utc_now()), tries.taken())
-                await self.sleep(wait)
-        raise AssertionError("a call has at least one attempt")
+                if not isinstance(error, RateLimitError):
+                    await self.sleep(_jitter_s(tries.call.id, patience.n_failed))
 
     async def _resolve(self, deployment: Deployment, tries: Tries) -> Reply | None:
         """Return the answer that the service has of a call in doubt; None where it may be sent again.
@@ -228,40 +238,66 @@ class Caller:
             async with deployment.probe:
                 if not deployment.proven:
                     try:
-                        async with deployment.limiter.slot(tries.tokens):
-                            return await self._send_once(deployment, tries)
+                        return await self._send_once(deployment, tries)
                     finally:
                         deployment.proven = True
-        async with deployment.limiter.slot(tries.tokens):
-            return await self._send_once(deployment, tries)
+        return await self._send_once(deployment, tries)
 
     async def _send_once(self, deployment: Deployment, tries: Tries) -> Said:
-        known = await self.log.still_ours(tries.call)
-        if known is not None and known.reply is not None:
-            return known.reply
-        if deployment.stopped is not None:
-            raise deployment.stopped
-        if self._stopping:
-            raise Stopping("the run is ending")
-        self.budget.reserve(tries.upper_usd)
-        spent = tries.lost()  # unless something comes back
-        self._n_sent += 1
-        self.idle.clear()
-        try:
-            reply = await _sent(deployment, tries.call)
-            deployment.answered = True
-            spent = tries.answered(reply)
-        except ModelError as error:
-            deployment.note_failure(error)
-            spent = tries.failed(error)
-            raise
-        finally:
-            self.budget.settle(tries.upper_usd, spent)
-            tries.note(spent)
-            self._n_sent -= 1
-            if not self._n_sent:
-                self.idle.set()
-        return reply
+        def check() -> None:
+            if deployment.stopped is not None:
+                raise deployment.stopped
+            if self._stopping:
+                raise Stopping("the run is ending")
+
+        tokens = deployment.tokens_at_most(tries.call.request, tries.tokens)
+        async with deployment.limiter.slot(tokens, check) as turn:
+            known = await self.log.still_ours(tries.call)
+            if known is not None and known.reply is not None:
+                return known.reply
+            check()
+            self.budget.reserve(tries.upper_usd)
+            spent = tries.lost()  # unless something comes back
+            self._n_sent += 1
+            self.idle.clear()
+            try:
+                reply = await self._heard(deployment, tries.call, turn)
+                spent = tries.answered(reply)
+            except ModelError as error:
+                spent = tries.failed(error)
+                raise
+            finally:
+                self.budget.settle(tries.upper_usd, spent)
+                tries.note(spent)
+                self._n_sent -= 1
+                if not self._n_sent:
+                    self.idle.set()
+            return reply
+
+    async def _heard(self, deployment: Deployment, call: Call, turn: Turn) -> Said:
+        """Return the reply to one request, and let its deployment learn from whatever comes."""
+        with listening() as heard:
+            try:
+                reply = await _sent(deployment, call)
+            except ModelError as error:
+                self._note_failure(deployment, turn, error)
+                raise
+            else:
+                deployment.note_answer(turn, reply.usage)
+                return reply
+            finally:
+                deployment.limiter.hear(turn, heard.hint)
+
+    def _note_failure(self, deployment: Deployment, turn: Turn, error: ModelError) -> None:
+        left_s = LONGEST_WAIT_S if self._ends_at is None else max(0.0, self._ends_at - self.now())
+        asked_s = error.retry_after_s
+        if error.retryable and asked_s is not None and asked_s > left_s:
+            back_at = self.utc_now() + timedelta(seconds=min(asked_s, FOREVER_S))
+            deployment.park(
+                f"model {deployment.version.name!r} asks us to wait until {back_at:%Y-%m-%d %H:%M:%S} UTC, "
+                "longer than this run waits"
+            )
+        deployment.note_failure(turn, error, patience_s=min(left_s, LONGEST_WAIT_S))
 
 
 async def _sent(deployment: Deployment, call: Call) -> Said:
@@ -305,7 +341,8 @@ async def open_caller(
     from llmops.call.replay import ReplayLog
     from llmops.stores.writer import Writer  # SQL is for those who call, not for those who check
 
-    async with Writer(journal) as writer:
+    limiters = {deployment.version.identity: deployment.limiter for deployment in deployments.values()}
+    async with Writer(journal) as writer, sharing({} if replay else limiters, journal):
         try:
             log: Log = writer if replay is None else ReplayLog(writer, replay, deployments, utc_now)
             yield Caller(deployments, log, budget, utc_now), writer
@@ -314,14 +351,9 @@ async def open_caller(
                 await deployment.model.close()
 
 
-def _wait_before_retry(error: ModelError, tries: Tries, attempt: int) -> float | None:
-    """Return seconds to wait, with full jitter drawn from the call's own identity; None when it is final."""
-    if not tries.is_worth_another(error):
-        return None
-    digest = hashlib.sha256(f"{tries.call.id}:{attempt}".encode()).digest()
+def _jitter_s(call_id: str, attempt: int) -> float:
+    """Return seconds to wait after a failure, with full jitter drawn from the call's own identity."""
+    digest = hashlib.sha256(f"{call_id}:{attempt}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     base, ceiling = _BACKOFF_S
-    jitter = share * min(ceiling, base * 2.0**attempt)
-    if error.retry_after_s is None:
-        return jitter
-    return error.retry_after_s + jitter if error.retry_after_s <= LONGEST_WAIT_S else None
+    return share * min(ceiling, base * 2.0**attempt)

@@ -16,7 +16,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmops.call.caller import Caller, Stopping
-from llmops.errors import AccessError, BudgetError, LlmopsError, ModelError, StoreError, first_error
+from llmops.errors import (
+    AccessError,
+    BudgetError,
+    LlmopsError,
+    ModelError,
+    ParkedError,
+    StoreError,
+    first_error,
+)
 from llmops.records import FAILED, Output, Run
 
 if TYPE_CHECKING:
@@ -131,6 +139,10 @@ class Carrying:
     # Its one thread starts with the run: asyncio's own pool starts one to end the others, and hangs without memory.
     _reader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "llmops-reader"))
 
+    def __post_init__(self) -> None:
+        if self.wall_s is not None:
+            self.caller.end_after(self.wall_s)
+
     async def carry_out(self, work: Iterator[T], one: Callable[[T], Awaitable[None]]) -> None:
         """Do `one` for each piece of work; the first signal stops taking new ones, the second ends at once.
 
@@ -166,7 +178,8 @@ class Carrying:
         elif isinstance(error, ModelError):
             self.tally.note_error(error.kind, f"{of}: {error}" if of else str(error))
             if isinstance(error, AccessError):
-                self.stopped = self.stopped or error
+                if self.stopped is None or isinstance(self.stopped, ParkedError):  # the graver reason is told
+                    self.stopped = error
                 if all(deployment.stopped is not None for deployment in self.caller.deployments.values()):
                     self.stop_because(error)
         elif not isinstance(error, Stopping):

@@ -11,6 +11,7 @@ from llmops.errors import (
     DefinitionError,
     LlmopsError,
     ModelError,
+    ParkedError,
     StoreError,
     StoreHeldError,
     UsageError,
@@ -48,6 +49,7 @@ def exit_of(error: LlmopsError) -> Exit:
         (StoreHeldError, Exit.HELD),
         (StoreError, Exit.INCOMPLETE),
         (BudgetError, Exit.STOPPED),
+        (ParkedError, Exit.INCOMPLETE),
         (AccessError, Exit.STOPPED),
         (ModelError, Exit.INCOMPLETE),
     )

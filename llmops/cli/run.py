@@ -27,7 +27,7 @@ from llmops.cli.session import (
     steady_clock,
     utc_now,
 )
-from llmops.errors import AccessError, BudgetError, DefinitionError, RecordingError, UsageError
+from llmops.errors import AccessError, BudgetError, DefinitionError, ParkedError, RecordingError, UsageError
 from llmops.records import Output, Run, RunStatus, Status
 
 if TYPE_CHECKING:
@@ -308,6 +308,9 @@ def tell_result(result: Result) -> int:
     if result.signal is not None:
         say("interrupted; run the same command again to go on")
         return 128 + result.signal
+    if isinstance(result.stopped, ParkedError):
+        say(f"stopped: {one_line(str(result.stopped))}; run the same command again, later, to go on")
+        return Exit.INCOMPLETE
     if isinstance(result.stopped, AccessError | BudgetError):
         fix = "raise it, then" if isinstance(result.stopped, BudgetError) else "mend that, then"
         say(f"stopped: {one_line(str(result.stopped))}; {fix} run the same command again to go on")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from llmops.addresses import ForbiddenAddressError
 from llmops.errors import AccessError, ModelError, ModelTimeoutError, ReplyError, UnavailableError
 from llmops.models.failures import READ_BYTES, diagnosis, request_id, service_error
+from llmops.models.hints import tell_hint
 from llmops.models.wire import Body, EventReader, parse_json
 from llmops.records import Embeddings, ModelInfo, Reply
 from llmops.secrets import MASK, clean_cause, scrub, scrub_bytes
@@ -109,6 +110,7 @@ class Exchange(Generic[R]):
     async def read(self, answer: Answer) -> R:
         """Return what an answer holds. Raises the ModelError that it amounts to otherwise."""
         self._headers = {name.lower(): value for name, value in answer.headers.items()}
+        tell_hint(self._headers)
         encoding = self._headers.get("content-encoding", "").strip().lower()
         if not 200 <= answer.status < 300:
             with suppress(ReplyError, *answer.broken):  # whatever came is enough to say what is wrong

@@ -26,6 +26,8 @@ class Area(IntEnum):
     """Runs with their cells and cases, and what of them was delivered."""
     RESULTS = 2
     """Calls, outputs, spans and scores."""
+    SHARES = 3
+    """What runners tell one another of limits."""
 
 
 class Database(Protocol):
@@ -33,6 +35,9 @@ class Database(Protocol):
 
     name: str
     """What people know it by; holds no password."""
+
+    is_shared: bool
+    """Whether runners of different runs work on it side by side."""
 
     @property
     def engine(self) -> Engine:

@@ -65,6 +65,7 @@ from llmops.stores.tables import (
     REVISIONS,
     RUNS,
     SCORES,
+    SHARES,
     SPANS,
     STAMP,
 )
@@ -591,6 +592,37 @@ class Journal:
         for some in _batches(gone, READ_BATCH):
             self._give_up(connection, CALLS.c.id.in_(some))
         return owners.keys() - set(gone)
+
+    # --- limits -------------------------------------------------------------------------------------------
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other runners may work on this store beside us, and ask the same deployments."""
+        return self._database.is_shared
+
+    def share_limits(self, learnt: Mapping[str, float | None]) -> Mapping[str, Sequence[float | None]]:
+        """Say what we ask, and return by deployment what all say who ask it now, ourselves included.
+
+        learnt: by deployment, requests a second that it bears of all together, None where nobody knows. It takes
+        the place of what we said before.
+        """
+        owner = self._owner
+
+        def share(connection: Connection) -> dict[str, list[float | None]]:
+            found = connection.execute(select(SHARES).where(SHARES.c.owner != owner)).all()
+            others = {row.owner for row in found}
+            alive = self._database.alive(connection, others) if others else ()
+            connection.execute(delete(SHARES).where(SHARES.c.owner.not_in(alive)))
+            ours = [{"owner": owner, "deployment": key, "learnt_per_s": rate} for key, rate in learnt.items()]
+            if ours:
+                connection.execute(insert(SHARES), ours)
+            said = {key: [rate] for key, rate in learnt.items()}
+            for row in found:
+                if row.owner in alive and row.deployment in said:
+                    said[row.deployment].append(row.learnt_per_s)
+            return said
+
+        return {} if owner is None else self._database.write(share, Area.SHARES)
 
     # --- the outbox ---------------------------------------------------------------------------------------
 

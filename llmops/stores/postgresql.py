@@ -153,6 +153,8 @@ class PostgreSQL:
     patience_s: how long a server that is away is waited for, once a store has been opened.
     """
 
+    is_shared = True
+
     def __init__(
         self, url: str, *, root: Path, environment: Mapping[str, str], patience_s: float = PATIENCE_S
     ) -> None:

@@ -53,6 +53,8 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
 class SQLite:
     """A file of SQLite; the constructor only says which."""
 
+    is_shared = False
+
     def __init__(self, url: str, *, root: Path, environment: Mapping[str, str]) -> None:  # noqa: ARG002 - no password here
         self.path = store_path(url, root=root)
         self.name = str(self.path)

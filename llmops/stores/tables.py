@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """The schema's versions, oldest first; the last is the one this code reads and writes."""
 
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")
@@ -180,4 +180,12 @@ DELIVERIES = Table(
     Column("error", TEXT),
     Column("mlflow_ids", TEXT, nullable=False),
     Column("updated_at", TEXT, nullable=False),
+)
+
+SHARES = Table(
+    "shares",
+    METADATA,
+    Column("owner", TEXT, primary_key=True),  # its hold says whether it still asks
+    Column("deployment", TEXT, primary_key=True),
+    Column("learnt_per_s", Double),  # of all who ask; null as long as it has refused nothing
 )

@@ -76,10 +76,10 @@ def test_an_evaluator_that_does_not_fit_is_found_in_its_file(place: Workplace) -
 def test_a_judge_that_fails_is_told_and_asked_again(place: Workplace) -> None:
     judge_everything(place).run()
     place.new_requests()
-    place.edit(JUDGE_PROMPT, "How well", "[[fault:429:1]] How well")
+    place.edit(JUDGE_PROMPT, "How well", "[[fault:503:1]] How well")
     first = llmops_inside("score", "sort", cwd=place.root, more=place.environment)
     assert first.returncode == 3
-    assert "rate_limit: fit: " in first.stderr
+    assert "unavailable: fit: " in first.stderr
     assert "cells have no score of some evaluator" in first.stderr
     again = llmops_inside("score", "sort", cwd=place.root, more=place.environment)
     assert again.returncode == 0, again.stderr

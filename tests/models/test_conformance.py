@@ -31,6 +31,7 @@ from llmops.models import PROVIDERS, SETTINGS, model_class, open_model
 from llmops.models.access import Access
 from llmops.models.connection import chat_exchange
 from llmops.models.exchange import Answer
+from llmops.models.hints import listening
 from llmops.records import EmbeddingRequest, Embeddings, ImagePart, Message, Reply, Request, Status
 from llmops.secrets import register, scrub
 from tests.model_server import (
@@ -39,6 +40,7 @@ from tests.model_server import (
     STREAMS,
     VECTOR_EDITS,
     ModelServer,
+    RateLimit,
     Received,
     running_model_server,
 )
@@ -353,6 +355,22 @@ def test_a_fault_is_one_request_and_one_error_of_its_class_f08_to_f32(
     assert error.model == "tested"
     assert str(error).startswith("model 'tested': ")
     assert len(received(model_server, call_id)) == 1
+
+
+@http_only
+@pytest.mark.parametrize("fault", ["", "[[fault:503]]"])
+def test_what_the_service_tells_of_its_limits_is_heard_and_stands_in_no_reply_f07(
+    provider: str, fault: str, ask: Ask, model_server: ModelServer
+) -> None:
+    model_server.limit = RateLimit(1000.0, burst=50, tells=True)
+    try:
+        with listening() as heard:
+            reply = failure(ask, provider, fault) if fault else ask(provider, "hello")
+    finally:
+        model_server.limit = None
+    assert heard.hint.requests is not None
+    assert heard.hint.requests.limit == 50 and heard.hint.requests.remaining <= 49
+    assert "ratelimit" not in (reply.model_dump_json() if isinstance(reply, Reply) else str(reply))
 
 
 @http_only
