@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,7 +21,18 @@ from llmops.call.patience import LONGEST_WAIT_S, Patience
 from llmops.call.sharing import sharing
 from llmops.call.tries import Tries, is_unknown, outcome_unknown
 from llmops.definitions.base import identity_of
-from llmops.errors import BudgetError, LlmopsError, ModelError, RateLimitError
+from llmops.errors import (
+    AccessError,
+    BudgetError,
+    LlmopsError,
+    ModelError,
+    ModelTimeoutError,
+    OutcomeUnknownError,
+    ParkedError,
+    RateLimitError,
+    RecordingError,
+    UnavailableError,
+)
 from llmops.models.hints import listening
 from llmops.models.tokens import estimate_request_tokens
 from llmops.records import (
@@ -46,6 +57,9 @@ FOREVER_S = 10 * 365 * 86_400.0
 """A calendar has an end, and what a service may ask for has none."""
 
 _BACKOFF_S = (0.5, 20.0)
+
+_DOWN = (AccessError, RateLimitError, ModelTimeoutError, UnavailableError, RecordingError)
+"""After these a model's fallback is asked; what a model says of a request, the next would say too."""
 
 Asked = Request | EmbeddingRequest
 Said = Reply | Embeddings
@@ -122,13 +136,36 @@ class Caller:
         """
         return cast(Answer[Reply], await self._answer(model, request, repeat, fresh))
 
+    async def ask_first(
+        self, models: Sequence[str], request: Request, *, repeat: int = 0, fresh: int = 0
+    ) -> tuple[str, Answer[Reply]]:
+        """Return the first of these models that answers, with its answer; the rest as in `ask`.
+
+        One that another can stand in for is not waited for while it is left alone.
+        """
+        first: ModelError | None = None
+        for model in models[:-1]:
+            try:
+                answer = await self._answer(model, request, repeat, fresh, is_replaceable=True)
+                return model, cast(Answer[Reply], answer)
+            except OutcomeUnknownError:
+                raise  # it may have answered, and nothing is to be paid for twice
+            except _DOWN as error:
+                first = first or error
+        try:
+            return models[-1], await self.ask(models[-1], request, repeat=repeat, fresh=fresh)
+        except _DOWN as error:
+            raise first or error from error
+
     async def embed(
         self, model: str, request: EmbeddingRequest, *, repeat: int = 0, fresh: int = 0
     ) -> Answer[Embeddings]:
         """Return the vectors of texts or images; the rest as in `ask`."""
         return cast(Answer[Embeddings], await self._answer(model, request, repeat, fresh))
 
-    async def _answer(self, model: str, request: Asked, repeat: int, fresh: int) -> Answer[Any]:
+    async def _answer(
+        self, model: str, request: Asked, repeat: int, fresh: int, *, is_replaceable: bool = False
+    ) -> Answer[Any]:
         """Ask once for all who want the same at the same time."""
         deployment = self.deployments[model]
         call_id = call_identity(deployment.version.identity, request, repeat, fresh)
@@ -139,7 +176,7 @@ class Caller:
         future: asyncio.Future[Answer[Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[call_id] = future
         try:
-            answer = await self._ask_once(deployment, call_id, request)
+            answer = await self._ask_once(deployment, call_id, request, is_replaceable)
         except BaseException as error:
             future.set_exception(error) if isinstance(error, Exception) else future.cancel()
             future.exception() if not future.cancelled() else None  # nobody may be waiting for it
@@ -149,7 +186,9 @@ class Caller:
         future.set_result(answer)
         return answer
 
-    async def _ask_once(self, deployment: Deployment, call_id: str, request: Asked) -> Answer[Any]:
+    async def _ask_once(
+        self, deployment: Deployment, call_id: str, request: Asked, is_replaceable: bool
+    ) -> Answer[Any]:
         tokens, price = estimate_request_tokens(request), deployment.price
         call = Call(
             id=call_id,
@@ -164,7 +203,7 @@ class Caller:
         if known is not None and known.reply is not None:
             self.n_reused += 1
             return Answer(known.id, known.reply, known.cost_usd, reused=True)
-        return await self._send_and_record(deployment, Tries(call, tokens, price, known))
+        return await self._send_and_record(deployment, Tries(call, tokens, price, known, is_replaceable))
 
     async def _send_and_record(self, deployment: Deployment, tries: Tries) -> Answer[Any]:
         call = tries.call
@@ -249,6 +288,8 @@ class Caller:
                 raise deployment.stopped
             if self._stopping:
                 raise Stopping("the run is ending")
+            if tries.is_replaceable and deployment.limiter.is_left_alone:
+                raise ParkedError("it is left alone for now", model=deployment.version.name, sent=False)
 
         tokens = deployment.tokens_at_most(tries.call.request, tries.tokens)
         async with deployment.limiter.slot(tokens, check) as turn:

@@ -122,6 +122,11 @@ class Limiter:
             if self._room is not None and not self._room.done():
                 self._room.set_result(None)
 
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether the service has failed so often that nobody asks it now."""
+        return self.breaker.wait_s(self._now()) > 0
+
     def pause(self, seconds: float) -> None:
         """Let nobody send to this deployment for so long, and a little longer; the longest of several counts."""
         above = self._draw() * min(MOST_ABOVE_S, ABOVE * seconds)

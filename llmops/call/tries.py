@@ -26,6 +26,7 @@ class Tries:
 
     tokens: estimate of what it sends. price: None when unknown. known: the call as the journal had it, when nobody
     learnt what became of a request before. in_doubt: so it is now. attempts, spent: since they were last recorded.
+    is_replaceable: whether another model is asked where this one is down.
     n_paid_for_nothing: replies that were billed and are none.
     """
 
@@ -33,6 +34,7 @@ class Tries:
     tokens: int
     price: Price | None
     known: Call | None
+    is_replaceable: bool = False
     in_doubt: bool = field(init=False)
     n_sent: int = 0
     n_paid_for_nothing: int = 0

@@ -11,7 +11,7 @@ from llmops.addresses import SECRET_HOSTS
 from llmops.definitions.documents import Document, Location
 from llmops.definitions.project import ModelDefinition
 from llmops.definitions.workspace import Workspace
-from llmops.errors import DefinitionError, Finding, LlmopsError
+from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
 from llmops.models import model_class, open_model, untaken_settings
 from llmops.models.abilities import able_providers
 from llmops.models.base import Ability
@@ -29,6 +29,7 @@ def check_project(workspace: Workspace) -> list[Finding]:
             untaken = untaken_settings(definition)
             found += [_untaken(document, name, definition, key) for key in untaken]
             found += _unreconciled(document, name, definition)
+            found += _fallback_findings(workspace, document, name)
             if not untaken:
                 open_model(name, definition, _stand_ins(definition))
         except LlmopsError as error:
@@ -44,6 +45,32 @@ def _unreconciled(document: Document, name: str, definition: ModelDefinition) ->
     able = ", ".join(able_providers([needed]))
     hint = f"on_unknown: retry or fail; only {able} can reconcile"
     return [document.finding(("models", name, "on_unknown"), message, hint)]
+
+
+def _fallback_findings(workspace: Workspace, document: Document, name: str) -> list[Finding]:
+    models, seen = workspace.project.models, [name]
+    while (following := models[seen[-1]].fallback) is not None:
+        if following not in models:
+            return (
+                []
+                if len(seen) > 1
+                else [
+                    document.finding(
+                        ("models", name, "fallback"),
+                        f"there is no model {following!r}",
+                        nearest(following, models) or f"there are: {', '.join(models)}",
+                    )
+                ]
+            )
+        if following in seen:
+            ring = " -> ".join((*seen, following))
+            return (
+                [document.finding(("models", name, "fallback"), f"fallbacks in a ring: {ring}")]
+                if following == name
+                else []
+            )
+        seen.append(following)
+    return []
 
 
 def _untaken(document: Document, name: str, definition: ModelDefinition, key: str) -> Finding:
@@ -97,7 +124,8 @@ def program_findings(
     return [
         finding
         for prompt in prompts_of(program)
-        for finding in model_findings(workspace, document, place, prompt.model.name, prompt.parameters)
+        for model in prompt.models
+        for finding in model_findings(workspace, document, place, model, prompt.parameters)
     ]
 
 

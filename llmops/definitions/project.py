@@ -72,6 +72,7 @@ class ModelDefinition(Definition):
     api_version: of the protocol, where the provider has dated ones.
     stream: ask for the reply piece by piece, which measures the time to the first token.
     client: what sends; the same goes over the wire, at fifteen times the cost through the provider's own SDK.
+    fallback: the model that answers prompts while this one cannot, another deployment of the same as a rule.
     """
 
     provider: str
@@ -84,6 +85,7 @@ class ModelDefinition(Definition):
     stream: Bool = False
     client: Literal["lean", "sdk"] = "lean"
     on_unknown: Literal["retry", "reconcile", "fail"] = "retry"
+    fallback: Name | None = None
     limits: Limits = Field(default_factory=Limits)
     price: Price | None = None
     card: Card | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ _HALTS = {
 
 @dataclass(frozen=True)
 class PromptProgram:
-    """A prompt with the model and parameters it is asked with."""
+    """A prompt with the model and parameters it is asked with. fallbacks: who is asked where that one is down."""
 
     name: str
     renderer: Renderer
@@ -31,12 +31,13 @@ class PromptProgram:
     parameters: Mapping[str, Any]
     identity: str
     prompts: Mapping[str, str]
+    fallbacks: Sequence[ModelVersion] = ()
     kind: Literal["prompt"] = "prompt"
 
     @property
     def models(self) -> Mapping[str, ModelVersion]:
-        """The one model it asks."""
-        return {self.model.name: self.model}
+        """The one model it asks, and its fallbacks."""
+        return {version.name: version for version in (self.model, *self.fallbacks)}
 
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:
         """Return the span whose output is the reply's text, or its object where the format asks for one."""
@@ -45,8 +46,8 @@ class PromptProgram:
             request = self.renderer.request(
                 inputs, self.parameters, case_id=context.case_id, cluster=context.cluster
             )
-            answer = await context.caller.ask(
-                self.model.name, request, repeat=context.repeat, fresh=context.fresh
+            model, answer = await context.caller.ask_first(
+                tuple(self.models), request, repeat=context.repeat, fresh=context.fresh
             )
         except (ModelError, StepError) as error:
             span = place.span(index, self.kind, inputs, model=self.model.name)
@@ -56,7 +57,7 @@ class PromptProgram:
             raise
         halted = _HALTS.get(answer.reply.status)
         output = answer.reply.text if halted else self._value(answer.reply, context.trace)
-        span = self._span(place, index, inputs, answer, output)
+        span = self._span(place, index, inputs, model, answer, output)
         _note_reply(context.trace, answer.reply)
         if halted:
             stop = Halted(answer.reply.status, halted)
@@ -65,7 +66,13 @@ class PromptProgram:
         return context.trace.close(span)
 
     def _span(
-        self, place: Place, index: int, inputs: Mapping[str, Any], answer: Answer[Reply], output: object
+        self,
+        place: Place,
+        index: int,
+        inputs: Mapping[str, Any],
+        model: str,
+        answer: Answer[Reply],
+        output: object,
     ) -> Span:
         reply = answer.reply
         return place.span(
@@ -75,7 +82,7 @@ class PromptProgram:
             output=output,
             status=reply.status,
             call_id=answer.call_id,
-            model=self.model.name,
+            model=model,
             usage=reply.usage,
             cost_usd=answer.cost_usd,
             duration_s=reply.latency_s,
