@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test lint bench format clean lock
+.PHONY: demo test lint bench chaos format clean lock
 
 demo: $(VENV)/.ready
 	$(BIN)/llmops run experiments/support_tickets.experiment.yaml
@@ -24,6 +24,9 @@ format: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
+
+chaos: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.chaos
 
 # Every file of the lock is checked by its hash; our own package is built with what the lock brought.
 $(VENV)/.ready: requirements.lock pyproject.toml

@@ -165,7 +165,6 @@ WAYS: Mapping[str, Callable[[str], web.Response]] = {
     "400-nested": lambda told: _error(400, innererror={"detail": [told, {"request": {"headers": told}}]}),
     "400-plain": lambda told: web.Response(status=400, text=f"cannot read {told}"),
     "filter": lambda told: _error(400, code="content_filter", innererror=_filtered(told)),
-    "429": lambda told: _error(429, {"Retry-After": _header(told)}, message=told),
     "500-html": lambda told: web.Response(status=500, text=f"<pre>{told}</pre>", content_type="text/html"),
     "503-reason": lambda told: web.Response(status=503, reason=_header(told), text="busy"),
     "no-json": lambda told: web.Response(text=f'{{"said": "{told}', content_type="application/json"),
@@ -174,6 +173,7 @@ WAYS: Mapping[str, Callable[[str], web.Response]] = {
 }  # fmt: skip
 ENDING: Mapping[str, Callable[[str], web.Response]] = {
     "401": lambda told: _error(401, message=f"no such key: {told}"),
+    "429": lambda told: _error(429, {"Retry-After": _header(told)}, message=told, code="insufficient_quota"),
     "redirect": lambda told: web.Response(status=307, headers={"Location": f"/login?key={_header(told)}"}),
 }
 """Ways after which a model is asked no more: tried with all encodings at once."""
