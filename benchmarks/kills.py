@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What kills did. n_lost: answers older than GRACE_S at a kill that were asked for again.
+    """What kills did. n_lost: answers older than grace_s at a kill that were asked for again.
 
     n_repeated: other requests sent twice, because they were in flight or just answered.
     accounts: what the run's record says beside what the server's ledger says.
@@ -56,7 +56,9 @@ class Outcome:
     accounts: str
 
 
-def kill_and_compare(scratch: Path, *, kills: int, cells: int, delay_ms: int = 20, seed: int = 0) -> Outcome:
+def kill_and_compare(
+    scratch: Path, *, kills: int, cells: int, delay_ms: int = 20, seed: int = 0, grace_s: float = GRACE_S
+) -> Outcome:
     """Return what became of a run that was killed so often, beside one that was left alone."""
     draw = random.Random(seed)
     ledger = scratch / "ledger.jsonl"
@@ -72,8 +74,8 @@ def kill_and_compare(scratch: Path, *, kills: int, cells: int, delay_ms: int = 2
     return Outcome(
         n_kills=len(killed_at),
         n_cells=cells,
-        n_lost=_count(entries, killed_at, _is_lost),
-        n_repeated=_count(entries, killed_at, lambda entry, at: not _is_lost(entry, at)),
+        n_lost=_count(entries, killed_at, lambda entry, at: _is_lost(entry, at - grace_s)),
+        n_repeated=_count(entries, killed_at, lambda entry, at: not _is_lost(entry, at - grace_s)),
         differing=tuple(_differing(undisturbed, disturbed)),
         accounts=_accounts(run, entries),
     )
@@ -88,8 +90,8 @@ def _accounts(run: Mapping[str, Any], entries: Sequence[Entry]) -> str:
     )
 
 
-def _is_lost(entry: Entry, killed_at: float) -> bool:
-    return entry.is_answered and entry.answered_at < killed_at - GRACE_S
+def _is_lost(entry: Entry, since: float) -> bool:
+    return entry.is_answered and entry.answered_at < since
 
 
 def _count(

@@ -274,7 +274,8 @@ def test_a_runner_that_wakes_after_another_took_its_run_sends_nothing_twice_F43_
         code, said = ended(first)
     assert code in {0, 5}, said
     assert "Traceback" not in said
-    assert asked(team) == [], "sent again what the second runner has answered"
+    # What was on its way out when it stood still goes out; nothing else does.
+    assert len(asked(team)) <= IN_FLIGHT, "sent again what the second runner has answered"
     assert not before & set(sent_by_second)
     assert len(sent_by_second) == len(set(sent_by_second))
     assert len(sent_by_first & set(sent_by_second)) <= NOT_COMMITTED
