@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test lint bench chaos format clean lock
+.PHONY: demo test lint bench chaos simulate format clean lock
 
 demo: $(VENV)/.ready
 	$(BIN)/llmops run experiments/support_tickets.experiment.yaml
@@ -27,6 +27,9 @@ bench: $(VENV)/.ready
 
 chaos: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.chaos
+
+simulate: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.simulate
 
 # Every file of the lock is checked by its hash; our own package is built with what the lock brought.
 $(VENV)/.ready: requirements.lock pyproject.toml

@@ -1,5 +1,6 @@
-"""Numbers in, numbers out: intervals of means, ratios and paired differences, and the bootstrap.
+"""Numbers in, numbers out: intervals, paired tests, verdicts on prepared numbers, power.
 
 Nothing here knows of cases, scores or runs. Users import the modules, so that whoever needs no interval pays
-neither for numpy nor for `scipy.special`.
+neither for numpy nor for `scipy.special`. A gate needs `noninferiority`, `limits` and `figures` for one metric,
+`decision` for all of them, `looks` to stop early, `power` to plan.
 """

@@ -67,6 +67,18 @@ def percentile_interval(
     Efron and Tibshirani (1993), chapter 13; whole clusters: Davison and Hinkley (1997), section 3.8.
     """
     alpha = tail_of(level)
+    figures = draws(statistic, n, resamples=resamples, seed=seed, clusters=clusters)
+    low, high = np.quantile(figures, [alpha, 1 - alpha])
+    return float(low), float(high)
+
+
+def draws(
+    statistic: Statistic, n: int, *, resamples: int, seed: int, clusters: Clusters | None = None
+) -> Floats:
+    """Return the statistic of each resample, shape (resamples,); parameters as for `percentile_interval`.
+
+    Raises ValueError as `weights` does, or for a figure that is not finite.
+    """
     rows = max(1, _BLOCK // max(1, n))
     codes = None if clusters is None else cluster_codes(clusters, n)
     if codes is not None and np.array_equal(codes, np.arange(n)):
@@ -79,8 +91,20 @@ def percentile_interval(
     )
     if not np.isfinite(figures).all():
         raise ValueError("the statistic is not finite for some resample")
-    low, high = np.quantile(figures, [alpha, 1 - alpha])
-    return float(low), float(high)
+    return figures
+
+
+def left_out(statistic: Statistic, n: int, *, clusters: Clusters | None = None) -> Floats:
+    """Return the statistic without each case, or each cluster, in turn, shape (n,) or (G,): the jackknife."""
+    codes = cluster_codes(clusters, n)
+    rows = max(1, _BLOCK // max(1, n))
+    units = np.arange(int(codes.max()) + 1)
+    return np.concatenate(
+        [
+            statistic((codes != units[start : start + rows, np.newaxis]).astype(np.intp))
+            for start in range(0, units.size, rows)
+        ]
+    )
 
 
 def of_sums(sums: Floats, figure: Callable[[Floats], Floats]) -> Statistic:

@@ -57,6 +57,26 @@ def probability_at_most(values: npt.ArrayLike, worst: float, threshold: float) -
     return _saddlepoint_probability(points, counts, tilt)
 
 
+def paired_binary_probability(losses: int, gains: int, n: int, margin: float) -> float:
+    """Return `probability_at_most` of n differences of 0/1 scores at a threshold of -margin, from counts alone.
+
+    losses, gains: differences of -1 and of 1; the others are 0. margin: strictly between -1 and 1.
+
+    Raises ValueError when the counts do not fit into n >= 1 or the margin is out of range.
+    """
+    if min(losses, gains) < 0 or losses + gains > n or n < 1:
+        raise ValueError(f"{losses} losses and {gains} gains do not fit into {n} cases")
+    if not -1 < margin < 1:
+        raise ValueError(f"margin must lie strictly between -1 and 1, not {margin}")
+    counts = np.array([losses + 1.0, n - losses - gains, gains])
+    best = 1.0 if gains else 0.5 if n > losses else 0.0
+    share = (1 - margin) / 2
+    if share >= best:
+        return 1.0
+    is_there = counts > 0
+    return _exact_probability(np.array([0.0, 0.5, 1.0])[is_there] / best, counts[is_there], share / best)
+
+
 def lower_bound(values: npt.ArrayLike, worst: float, alpha: float) -> float:
     """Return the largest threshold with `probability_at_most` <= alpha: a one-sided bound of the mean.
 

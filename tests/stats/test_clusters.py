@@ -90,3 +90,13 @@ def test_refuses_labels_that_are_not_one_a_case() -> None:
         clustered_mean([0.1, 0.2], ["a"])
     with pytest.raises(ValueError, match="at least one label"):
         effective_clusters([])
+
+
+def test_equal_clusters_have_the_variance_of_statsmodels() -> None:
+    api = pytest.importorskip("statsmodels.api")
+    labels = np.repeat(np.arange(25), 8)
+    values = np.random.default_rng(2).normal(size=25)[labels] + np.random.default_rng(3).normal(size=200)
+    fitted = api.OLS(values, np.ones(200)).fit(cov_type="cluster", cov_kwds={"groups": labels})
+    found = estimate(values, labels)
+    # CR1 and CR2 are one where clusters are equal: G / (G - 1) is 1 / (1 - n_g / n).
+    assert (found.mean, found.variance) == pytest.approx((fitted.params[0], fitted.cov_params()[0, 0]))
