@@ -126,6 +126,7 @@ def plan_experiment(
             name=dataset.name,
             split=split,
             version=version,
+            schema_identity=dataset.schema_identity,
             n_cases=len(cases),
             n_skipped=dataset.n_skipped,
             path=dataset.path,
@@ -297,6 +298,9 @@ def _variant(workspace: Workspace, trial: Trial, program: Program) -> Variant:
         set=definition.set,
         group=trial.group,
         prompts=program.prompts,
+        response_format=program.renderer.prompt.response_format
+        if isinstance(program, PromptProgram)
+        else None,
         is_baseline=trial.is_baseline,
     )
 

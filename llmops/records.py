@@ -423,7 +423,7 @@ class Variant(Record):
     definition: `prompts/NAME`, `chains/NAME`, or the file of a recorded one. reference: as written, with its `@` part.
     definition_identity: of the prompt or chain with all it refers to. identity: with model, parameters, `set`.
     group: the cell of the matrix it stands in; comparisons stay within a group.
-    prompts: identity of each prompt it uses, by name.
+    prompts: identity of each prompt it uses, by name. response_format: of a prompt that declares one.
     """
 
     name: str
@@ -436,6 +436,7 @@ class Variant(Record):
     set: Mapping[str, Any] = Field(default_factory=dict)
     group: str = ""
     prompts: Mapping[str, str] = Field(default_factory=dict)
+    response_format: Mapping[str, Any] | None = None
     is_baseline: bool = False
 
     @property
@@ -453,11 +454,13 @@ class DatasetVersion(Record):
     """The cases a run was made on. version: SHA-256 of their content.
 
     n_skipped: rows of the whole file that were wrong and are left out.
+    schema_identity: of the types its inputs and answers are declared with; None of runs that did not note it.
     """
 
     name: str
     split: str | None
     version: str
+    schema_identity: str | None = None
     n_cases: int
     n_skipped: int = 0
     path: str

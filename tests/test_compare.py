@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops.compare import compare_run, compare_variants, find_side
+from llmops.compare import compare_run, compare_variants
+from llmops.compare.sides import Finder, Side, pair_sides
 from llmops.definitions.base import identity_of
 from llmops.definitions.dataset import Case
+from llmops.definitions.workspace import load_workspace
 from llmops.errors import UsageError
 from llmops.records import (
     Comparison,
@@ -497,32 +499,103 @@ def test_compare_run_says_what_compare_variants_says(journal: Journal) -> None:
     ]
 
 
-def test_a_side_is_found_by_run_id_or_by_the_latest_run_of_an_experiment(journal: Journal) -> None:
+def finder(journal: Journal, root: Path) -> Finder:
+    def number(name: str, number: int) -> str:
+        raise AssertionError("no number was asked for")
+
+    return Finder(journal, load_workspace(root), None, number)
+
+
+def test_a_side_is_found_by_run_id_or_by_the_latest_run_of_an_experiment(
+    journal: Journal, tmp_path: Path
+) -> None:
     first = make_run(variant("few@git:main", is_baseline=True), variant("few"), run_id="triage-1")
     second = make_run(run_id="triage-2")
     store(journal, first)
     store(journal, second)
-    assert find_side(journal, "triage-1:few@git:main") == (first, "few@git:main")
-    assert find_side(journal, "triage:new") == (second, "new")
+    find = finder(journal, tmp_path).find
+    assert find("triage-1:few@git:main") == Side("triage-1:few@git:main", first, ("few@git:main",))
+    assert find("triage:new") == Side("triage:new", second, ("new",))
+    assert find("triage-1") == Side("triage-1", first, ("few@git:main", "few"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("triage", "write RUN:VARIANT"),
-        ("triage:", "write RUN:VARIANT"),
+        ("triag", "did you mean 'triage'"),
+        ("triage:", "there are: old, new"),
         ("trage:new", "did you mean 'triage'"),
         ("triage-2:new", "did you mean 'triage-1'"),
         ("something else:new", "there are: "),
         ("triage:news", "did you mean 'new'"),
+        ("triage@git:main", "add --in EXPERIMENT"),
+        ("prompts/triage", "add --in EXPERIMENT"),
     ],
 )
 def test_a_side_that_is_not_there_is_refused_with_the_nearest_spelling(
-    journal: Journal, text: str, message: str
+    journal: Journal, tmp_path: Path, text: str, message: str
 ) -> None:
     store(journal, make_run())
     with pytest.raises(UsageError, match=message):
-        find_side(journal, text)
+        finder(journal, tmp_path).find(text)
+
+
+def side(run_id: str, *names: str) -> Side:
+    return Side(run_id, make_run(*map(variant, names), run_id=run_id), names)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "pairs"),
+    [
+        (side("r-1", "a"), side("r-2", "b"), [("a", "b")]),
+        (side("r-1", "a", "b"), side("r-2", "b"), [("b", "b")]),
+        (side("r-1", "b"), side("r-2", "a", "b"), [("b", "b")]),
+        (side("r-1", "a", "b", "gone"), side("r-2", "new", "b", "a"), [("b", "b"), ("a", "a")]),
+        (side("r-1", "a", "a@main"), side("r-2", "a", "a@main"), [("a", "a"), ("a@main", "a@main")]),
+        (side("r-1", "a@main", "b@main"), side("r-1", "a", "b"), [("a@main", "a"), ("b@main", "b")]),
+    ],
+)
+def test_variants_are_paired_by_name(baseline: Side, candidate: Side, pairs: list[tuple[str, str]]) -> None:
+    assert pair_sides(baseline, candidate) == pairs
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "message"),
+    [
+        (side("r-1", "a", "b"), side("r-1", "a", "b"), "write RUN:VARIANT on both sides"),
+        (side("r-1", "a"), side("r-1", "a"), "both sides are a of run r-1"),
+        (side("r-1", "a", "b"), side("r-1", "b"), "no variant of one name"),
+        (side("r-1", "a", "b"), side("r-2", "c", "d"), "r-1 has a, b; r-2 has c, d"),
+    ],
+)
+def test_sides_without_a_pair_are_refused(baseline: Side, candidate: Side, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        pair_sides(baseline, candidate)
+
+
+def test_other_schemas_on_either_side_are_refused_by_name_F72(journal: Journal) -> None:
+    text = {"type": "string", "enum": ["yes", "no"]}
+    run = make_run(
+        variant("old", response_format=text),
+        variant("same", response_format=dict(reversed(text.items()))),
+        variant("none"),
+        variant("new", response_format={"type": "string", "enum": ["yes", "no", "maybe"]}),
+    )
+    rows = [row(name, case(0), 1.0) for name in ("old", "same", "none", "new")]
+    store(journal, run, rows)
+    for name in ("same", "none"):
+        assert compare_variants(journal, (run, "old"), (run, name), now=NOW).n_cases == 1
+    with pytest.raises(UsageError, match=r"response_format is not the same on both sides: triage-1:old"):
+        compare_variants(journal, (run, "old"), (run, "new"), now=NOW)
+    typed = [_typed(run, identity) for identity in ("1" * 64, "2" * 64)]
+    assert compare_variants(journal, (run, "old"), (typed[0], "same"), now=NOW).n_cases == 1
+    with pytest.raises(UsageError, match="types of dataset tickets are not the same on both sides"):
+        compare_variants(journal, (typed[0], "old"), (typed[1], "same"), now=NOW)
+
+
+def _typed(run: Run, identity: str) -> Run:
+    dataset = run.dataset.model_copy(update={"schema_identity": identity})
+    return run.model_copy(update={"dataset": dataset})
 
 
 # --- figures of all cases together, and scores of which less is better ------------------------------------------

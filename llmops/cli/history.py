@@ -37,7 +37,7 @@ def find_history(session: Session, text: str, *, limit: int) -> History:
 
     journal = _journal_entries(session)
     kind, name = find_name(session, text, journal)
-    mirrored, problem = _mlflow_entries(session, kind, name)
+    mirrored, problem = mlflow_entries(session, kind, name)
     history = tell_history(kind, name, merge(journal, mirrored), limit=limit)
     if not history.lines:
         raise _never_ran(session, history.title, problem, journal)
@@ -101,7 +101,7 @@ def _never_ran(session: Session, title: str, problem: str, known: Sequence[Entry
 # --- MLflow -----------------------------------------------------------------------------------------------
 
 
-def _mlflow_entries(session: Session, kind: Kind, name: str) -> tuple[list[Entry], str]:
+def mlflow_entries(session: Session, kind: Kind, name: str) -> tuple[list[Entry], str]:
     """Return what MLflow has, and in a line why it is nothing."""
     from llmops.report.texts import one_line
     from llmops.stores import tracking

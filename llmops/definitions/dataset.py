@@ -13,7 +13,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from llmops.definitions.base import Definition, Float, Int, Name, canonical
+from llmops.definitions.base import Definition, Float, Int, Name, canonical, identity_of
 from llmops.definitions.case_file import Case, CaseWriter, cases_at, key_of
 from llmops.definitions.columns import Columns
 from llmops.definitions.documents import RowFindings, brief, kind_of
@@ -112,6 +112,11 @@ class Dataset:
     def split_names(self) -> tuple[str, ...]:
         """The names of the splits that have cases, sorted."""
         return tuple(sorted(self.splits))
+
+    @property
+    def schema_identity(self) -> str:
+        """The SHA-256 of the types that inputs and answers are declared with."""
+        return identity_of(self.definition.model_dump(mode="json", include={"inputs", "expected"}))
 
     def of(self, split: str | None) -> Sequence[Case]:
         """Return the cases of a split, or all; the same sequence each time."""

@@ -265,7 +265,13 @@ class Workspace:
         return Resolved(workspace, kind, reference.name)
 
     def released(self, kind: Kind, name: str, alias: str) -> Resolved:
-        """Return the release an alias of a prompt or chain points at now.
+        """Return where the release stands that an alias of a prompt or chain points at now; raises as `release`."""
+        release = self.release(kind, name, alias)
+        workspace = self._with_identity(kind, Reference(name, identity=release.identity))
+        return Resolved(workspace, kind, name, release)
+
+    def release(self, kind: Kind, name: str, alias: str) -> Release:
+        """Return the release an alias points at now.
 
         Raises UsageError when no such alias was ever set.
         """
@@ -276,8 +282,7 @@ class Workspace:
             if known:
                 hint = nearest(alias, known) or f"its aliases: {', '.join(known)}"
             raise UsageError(f"{name}@{alias}: no such alias; {hint}")
-        workspace = self._with_identity(kind, Reference(name, identity=release.identity))
-        return Resolved(workspace, kind, name, release)
+        return release
 
     def _with_identity(self, kind: Kind, reference: Reference) -> Workspace:
         wanted = reference.identity or ""

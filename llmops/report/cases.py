@@ -65,13 +65,14 @@ def flipped_cases(comparison: Comparison, evaluators: Sequence[str], source: Sou
     wanted = {flip.case_id for flips in kinds.values() for flip in flips[:MOST]}
     sides = (comparison.baseline, comparison.candidate)
     rows = [first_rows(source, side.run_id, side.variant, wanted) for side in sides]
-    names = [texts.one_line(side.variant) for side in sides]
+    names = texts.side_names(comparison)
     galleries = []
     for word, flips in kinds.items():
         n = texts.count(len(flips), "case")
         title = f"{texts.one_line(effect.metric)}: {n} {word} with {names[1]}{_of(len(flips))}"
         found = [(flip, [side.get(flip.case_id) for side in rows]) for flip in flips[:MOST]]
-        galleries.append(Gallery(title, tuple(_flipped(flip, effect, names, pair) for flip, pair in found)))
+        labels = names if sides[0].variant != sides[1].variant else ("baseline", "candidate")
+        galleries.append(Gallery(title, tuple(_flipped(flip, effect, labels, pair) for flip, pair in found)))
     return [gallery for gallery in galleries if gallery.cases]
 
 
@@ -88,7 +89,7 @@ def _of(n: int) -> str:
 def _flipped(flip: Flip, effect: Effect, names: Sequence[str], rows: Sequence[Row | None]) -> Shown:
     before, after = (texts.quantity(effect.metric, value) for value in (flip.baseline, flip.candidate))
     case = next((row.case for row in rows if row is not None), None)
-    answers = [(name, _answer(row)) for name, row in zip(names, rows, strict=True)]
+    answers = list(zip(names, texts.from_difference(*map(_answer, rows)), strict=True))
     lines = answers if case is None else [*_question(case), *answers]
     return Shown(f"{texts.one_line(flip.case_id)}  {before} -> {after}", tuple(lines))
 

@@ -207,8 +207,7 @@ def slices_grid(comparison: Comparison) -> Grid:
 
 
 def _sides(comparison: Comparison) -> str:
-    names = (comparison.candidate.variant, comparison.baseline.variant)
-    return " against ".join(map(texts.one_line, names))
+    return " against ".join(reversed(texts.side_names(comparison)))
 
 
 def _title(comparison: Comparison) -> str:

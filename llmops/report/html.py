@@ -116,12 +116,12 @@ def run_page(run: Run, comparisons: Sequence[Comparison], rows: Source, *, now: 
             {
                 "title": gallery.title,
                 "n_more": gallery.n_more,
-                "cases": [_case(run, pair) for pair in gallery.pairs],
+                "cases": [case_view(run, pair) for pair in gallery.pairs],
             }
             for gallery in galleries
         ],
-        created=_time(run.created_at),
-        now=_time(now),
+        created=time_text(run.created_at),
+        now=time_text(now),
     )
     return page(run.id, body)
 
@@ -131,7 +131,8 @@ def _more_grids(run: Run, comparisons: Sequence[Comparison]) -> Iterator[Grid]:
     return (grid for grid in grids if grid.rows)
 
 
-def _time(time: datetime) -> str:
+def time_text(time: datetime) -> str:
+    """Return a time as pages say it."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
@@ -147,10 +148,10 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "dataset version", f"{short(run.dataset.version)} ({run.dataset.path})"
     yield "git", _commit(run)
     yield "seed", f"{run.seed}" + (f", {run.repeats} repeats" if run.repeats > 1 else "")
-    yield "started", _time(run.created_at)
+    yield "started", time_text(run.created_at)
     yield (
         "finished",
-        "not yet" if run.finished_at is None else f"{_time(run.finished_at)}, {run.wall_s:,.1f} s",
+        "not yet" if run.finished_at is None else f"{time_text(run.finished_at)}, {run.wall_s:,.1f} s",
     )
     yield "calls", f"{run.n_calls:,} sent, {run.n_reused:,} reused{repetitions(run)}"
     yield "cost", texts.UNKNOWN if run.cost_usd is None else f"{texts.usd(run.cost_usd)} USD"
@@ -214,7 +215,7 @@ def value_lines(value: Any) -> str:
         return _TOO_DEEP
 
 
-def _case(run: Run, pair: Pair) -> dict[str, Any]:
+def case_view(run: Run, pair: Pair) -> dict[str, Any]:
     """Return what the template shows of a case."""
     case = pair.case
     asked = []

@@ -110,7 +110,7 @@ def _flips(comparison: Comparison, evaluators: Sequence[str], most: int) -> Iter
         ("good", "better", effect.improved),
     )
     places = _places(comparison)
-    name = texts.one_line(comparison.candidate.variant)
+    name = texts.side_names(comparison)[1]
     for tone, word, flips in kinds:
         if flips:
             title = f"{texts.one_line(effect.metric)}: {texts.count(len(flips), 'case')} {word} with {name}"

@@ -84,8 +84,7 @@ def comparison_headline(comparison: Comparison, evaluators: Sequence[str]) -> Se
     scored = [effect for effect in comparison.effects if effect.metric in evaluators]
     better = [effect for effect in scored if judgement(effect) == "better"]
     worse = [effect for effect in scored if judgement(effect) == "worse"]
-    candidate = texts.one_line(comparison.candidate.variant)
-    baseline = texts.one_line(comparison.baseline.variant)
+    baseline, candidate = texts.side_names(comparison)
     if better and worse:
         text = f"{candidate} is better than {baseline} on {_effects(better)}, but worse on {_effects(worse)}"
         return Sentence(text, "open")

@@ -25,9 +25,14 @@ from llmops.report.sentences import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from llmops.compare.changes import Changes
+
 _STYLES = {"good": "bold green", "bad": "bold red", "open": "bold yellow", "plain": "bold"}
 _WORDS = {"better": "green", "worse": "red", texts.UNKNOWN: "yellow"}
+_SIGNS = {"+": "green", "-": "red", "@": "dim"}
 _LONGEST_LABEL = 14
+MOST_LINES = 42
+"""Lines of a diff that are shown, names included."""
 
 
 def run_text(
@@ -55,9 +60,18 @@ def run_text(
 
 
 def comparison_text(
-    comparison: Comparison, rows: Source, *, width: int = 80, colour: bool = False, ascii_only: bool = False
+    comparison: Comparison,
+    rows: Source,
+    changes: Changes | None = None,
+    *,
+    width: int = 80,
+    colour: bool = False,
+    ascii_only: bool = False,
 ) -> str:
-    """Return all there is to say of one comparison; the rest is as in `run_text`."""
+    """Return all there is to say of one comparison, flipped cases before tables; the rest is as in `run_text`.
+
+    changes: what differs between the sides.
+    """
     sides = (comparison.baseline, comparison.candidate)
     runs = {run_id: run for run_id in (side.run_id for side in sides) if (run := rows.find_run(run_id))}
     evaluators = list(dict.fromkeys(judge.name for run in runs.values() for judge in run.evaluators))
@@ -69,9 +83,11 @@ def comparison_text(
         page.add_sentence(sentence)
     for run in runs.values():
         page.add_line(run_facts(run), "dim")
+    if changes is not None:
+        page.add_changes(changes)
+    page.add_galleries(flipped_cases(comparison, evaluators, rows))
     for grid in comparison_grids(comparison):
         page.add_grid(grid)
-    page.add_galleries(flipped_cases(comparison, evaluators, rows))
     return page.text()
 
 
@@ -137,6 +153,26 @@ class Page:
         widths = [max(cell_len(self._clean(cell)) for cell in column) for column in columns]
         return sum(widths) + gap * (len(widths) - 1) <= self._width
 
+    def add_changes(self, changes: Changes) -> None:
+        """Add what was changed: settings, then each prompt as a diff, the first lines of it."""
+        if changes.settings:
+            self.add_line("")
+            self.add_line("Settings", "bold")
+        for setting in changes.settings:
+            self.add_line(texts.one_line(setting))
+        for change in changes.prompts:
+            self.add_line("")
+            self.add_line(f"{texts.one_line(change.before)} -> {texts.one_line(change.after)}", "bold")
+            if change.note:
+                self.add_line(texts.one_line(change.note), "dim")
+            for line in change.lines[2:MOST_LINES]:  # the first two are the names again
+                shown = _diff_line(line)  # what only stands around a change need not be whole
+                self.add_line(
+                    self._cut(shown, self._width) if shown[:1] == " " else shown, _SIGNS.get(line[:1], "")
+                )
+            if len(change.lines) > MOST_LINES:
+                self.add_line(f"{len(change.lines) - MOST_LINES:,} more lines", "dim")
+
     def add_galleries(self, galleries: Iterable[Gallery]) -> None:
         """Add cases, one line for each thing to know of one."""
         for gallery in galleries:
@@ -161,6 +197,12 @@ class Page:
 
         text = self._clean(text)
         return text if cell_len(text) <= width else set_cell_size(text, width - 3).rstrip() + "..."
+
+
+def _diff_line(line: str) -> str:
+    """Return a line of a diff as one printable line that keeps its sign and how far it is set in."""
+    sign, text = line[:1], line[1:].replace("\t", "    ")
+    return f"{sign}{text[: len(text) - len(text.lstrip(' '))]}{texts.one_line(text)}"
 
 
 def _open_console(file: StringIO, width: int, *, colour: bool) -> Console:

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from llmops.records import Effect, Interval
+from llmops.records import Comparison, Effect, Interval
 
 UNKNOWN = "unknown"
 _LONGEST = 2_000
@@ -76,6 +76,28 @@ def _sign(found: re.Match[str]) -> str:
 def value_text(value: Any) -> str:
     """Return an input, an expected value or an output as one printable line: text as it is, else JSON."""
     return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def side_names(comparison: Comparison) -> tuple[str, str]:
+    """Return how baseline and candidate are called: by their variants, with their runs where these are alike."""
+    sides = comparison.baseline, comparison.candidate
+    names = [one_line(side.variant) for side in sides]
+    if names[0] == names[1]:
+        names = [f"{one_line(side.run_id)}:{name}" for side, name in zip(sides, names, strict=True)]
+    return names[0], names[1]
+
+
+def from_difference(before: str, after: str) -> tuple[str, str]:
+    """Return two texts from shortly before they differ, so that an excerpt of each shows where."""
+    pairs = enumerate(zip(before, after, strict=False))
+    same = next((place for place, (one, other) in pairs if one != other), min(len(before), len(after)))
+    start = before.rfind(" ", 0, max(0, same - _CONTEXT)) + 1
+    if before == after or start < _CONTEXT:
+        return before, after
+    return f"...{before[start:]}", f"...{after[start:]}"
+
+
+_CONTEXT = 24
 
 
 def ascii_text(text: str) -> str:

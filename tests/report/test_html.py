@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from llmops.compare import compare_run, compare_variants
+from llmops.compare.changes import Changes, PromptChange
 from llmops.definitions.dataset import Case
 from llmops.records import (
     DatasetVersion,
@@ -45,6 +46,7 @@ from llmops.records import (
     Variant,
 )
 from llmops.report import texts
+from llmops.report.comparison_page import comparison_page
 from llmops.report.html import page, run_page, value_lines
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -537,6 +539,9 @@ def hostile_page(payloads: Sequence[str]) -> str:
     base, other, *_ = (variant.name for variant in run.variants)
     comparison = compare_variants(source, (run, base), (run, other), now=NOW)
     shown = run_page(run, [comparison], source, now=NOW)
+    lines = ("--- a", "+++ b", *(f"{sign}{payload}" for payload in payloads for sign in " -+@"))
+    changes = Changes(tuple(payloads), (PromptChange(payloads[0], payloads[-1], lines, payloads[0]),))
+    shown += comparison_page([(comparison, changes)], source, now=NOW)
     return shown + run_page(run, (), source, now=NOW)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.cells import cell_len
 
+from llmops.compare.changes import Changes, PromptChange
 from llmops.records import ModelVersion, RunStatus
-from llmops.report.terminal import comparison_text, run_text
+from llmops.report.terminal import MOST_LINES, comparison_text, run_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,29 @@ def test_nothing_hostile_reaches_the_terminal(example: Callable[..., Any], look:
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", without_colour)
     assert "evil.example\x07" not in without_colour
     assert not re.search(r"##\[|^\s*::", without_colour, re.MULTILINE)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_what_was_changed_is_shown_harmless_and_fits_the_width_S11(
+    example: Callable[..., Any], hostile: str, look: dict[str, Any]
+) -> None:
+    made = example()
+    lines = ("--- a", "+++ b", *(f"{sign}\t{hostile}" for sign in (" ", "-", "+", "@")))
+    changes = Changes((hostile,), (PromptChange(hostile, hostile, lines, hostile),))
+    shown = comparison_text(made.run.comparisons[0], made, changes, **look)
+    plain = re.sub("\x1b\\[[0-9;]*m", "", shown)
+    room = look.get("width", 80) + 1  # for the space that breaks a command where a line was wrapped
+    assert max(map(cell_len, plain.splitlines())) <= room
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", plain)
+    assert not re.search(r"##\[|^\s*::", plain, re.MULTILINE)
+    assert re.search(r"^-    click red", plain, re.MULTILINE)
+
+
+def test_a_long_diff_is_cut_and_says_so(example: Callable[..., Any]) -> None:
+    made = example()
+    lines = ("--- a", "+++ b", *(f"+line {number}" for number in range(MOST_LINES)))
+    shown = comparison_text(made.run.comparisons[0], made, Changes((), (PromptChange("a", "b", lines),)))
+    assert f"+line {MOST_LINES - 3}\n2 more lines\n" in shown
 
 
 def test_the_environment_changes_nothing(

@@ -170,3 +170,24 @@ def test_a_page_has_no_character_that_cannot_be_written_or_turns_direction(text:
     shown.encode("utf-8")
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
     assert texts.visible(shown) == shown
+
+
+@given(st.text("ab ", max_size=60), st.text("ab ", max_size=9), st.text("ab ", max_size=9))
+def test_excerpts_of_two_texts_end_as_these_and_start_where_both_are_the_same(
+    same: str, old: str, new: str
+) -> None:
+    before, after = same + old, same + new
+    excerpts = texts.from_difference(before, after)
+    for whole, excerpt in zip((before, after), excerpts, strict=True):
+        assert excerpt == whole or whole.endswith(excerpt.removeprefix("..."))
+    cut = [len(whole) - len(excerpt) for whole, excerpt in zip((before, after), excerpts, strict=True)]
+    assert cut[0] == cut[1] <= len(same)
+
+
+def test_an_excerpt_shows_a_difference_that_comes_late() -> None:
+    before, after = (f"{'the same words again and ' * 9}{end}" for end in ("yes", "no"))
+    assert texts.from_difference(before, after) == (
+        "...the same words again and yes",
+        "...the same words again and no",
+    )
+    assert texts.from_difference("short one", "short two") == ("short one", "short two")

@@ -1,7 +1,7 @@
 """Two variants -> comparison: effect, interval and flipped cases of every metric, paired by case.
 
 Reads the rows of both sides from the journal and the facts summed up in their runs; writes nothing. What
-margin an effect has to keep is left to `gate`, how it looks to `report`.
+margin an effect has to keep is left to `gate`, how it looks to `report`, which variants are meant to `sides`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from llmops.definitions.base import short
+from llmops.definitions.base import identity_of, short
 from llmops.definitions.experiment import BASELINE_PREFIXES, EvaluatorUse
 from llmops.errors import UsageError, nearest
 from llmops.evaluators import evaluator_class, open_evaluator
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from llmops.stats.arrays import Floats
-    from llmops.stores.journal import Journal
 
 _FACTS = ("error_rate", "cost_usd")
 
@@ -60,13 +59,14 @@ def compare_variants(
 
     level: coverage of the intervals; 0.90 leaves 5 in 100 on each side, as gates do.
 
-    Raises UsageError when an evaluator is not the same on both sides, a run has no such variant, or the two
-    have no case in common.
+    Raises UsageError when an evaluator, a declared output or the types of the dataset are not the same on both
+    sides, a run has no such variant, or the two have no case in common.
     """
     run, other = baseline[0], candidate[0]
     for side in (baseline, candidate):
-        _variant_of(*side)
+        variant_of(*side)
     _refuse_other_evaluators(run, other)
+    _refuse_other_schemas(baseline, candidate)
     # One version of a dataset is one content: then there is nothing to hash.
     with_keys = run.dataset.version != other.dataset.version
     summing = _summaries(run, other)
@@ -143,19 +143,8 @@ def _baseline_of(run: Run, candidate: Variant) -> Variant | None:
     return next((variant for variant in baselines if variant.group == candidate.group), None)
 
 
-def find_side(journal: Journal, text: str) -> tuple[Run, str]:
-    """Return the run and variant that `RUN:VARIANT` names; RUN is a run's id, or an experiment's latest run.
-
-    Raises UsageError with the nearest spelling when there is no such run or variant.
-    """
-    name, _, variant = text.partition(":")
-    if not variant:
-        raise UsageError(f"{text!r} names no variant: write RUN:VARIANT")
-    run = journal.named_run(name)
-    return run, _variant_of(run, variant).name
-
-
-def _variant_of(run: Run, name: str) -> Variant:
+def variant_of(run: Run, name: str) -> Variant:
+    """Return the variant of a name (UsageError with the nearest spelling when the run has none)."""
     names = [variant.name for variant in run.variants]
     if name not in names:
         hint = nearest(name, names) or f"there are: {', '.join(names)}"
@@ -164,7 +153,7 @@ def _variant_of(run: Run, name: str) -> Variant:
 
 
 def _side(run: Run, name: str) -> Side:
-    variant = _variant_of(run, name)
+    variant = variant_of(run, name)
     return Side(run_id=run.id, variant=name, definition=variant.definition, identity=variant.identity)
 
 
@@ -178,6 +167,27 @@ def _refuse_other_evaluators(run: Run, other: Run) -> None:
                 f"{short(known)}, {other.id} by {short(evaluator.identity)}; "
                 "`llmops score` the older run again, then compare"
             )
+
+
+def _refuse_other_schemas(baseline: tuple[Run, str], candidate: tuple[Run, str]) -> None:
+    """Scores of outputs of another form, or against answers of another type, mean something else.
+
+    What was not declared, or not noted at the time, differs from nothing.
+    """
+    run, other = baseline[0], candidate[0]
+    before, after = run.dataset.schema_identity, other.dataset.schema_identity
+    if before and after and before != after:
+        raise UsageError(
+            f"the types of dataset {other.dataset.name} are not the same on both sides: {run.id} was made with "
+            f"{short(before)}, {other.id} with {short(after)}; `llmops run` the older experiment again, then compare"
+        )
+    formats = [variant_of(*side).response_format for side in (baseline, candidate)]
+    if None not in formats and formats[0] != formats[1]:
+        versions = [short(identity_of(found)) for found in formats]
+        raise UsageError(
+            f"response_format is not the same on both sides: {run.id}:{baseline[1]} asked for {versions[0]}, "
+            f"{other.id}:{candidate[1]} for {versions[1]}; outputs of another form cannot be compared"
+        )
 
 
 def _evaluators_of(run: Run, other: Run) -> list[EvaluatorVersion]:
