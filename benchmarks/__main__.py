@@ -113,15 +113,15 @@ def thousand_cells(scratch: Path) -> None:
             root = write_project(scratch / f"whole{next(turn)}", cases=1000, concurrency=32)
             return llmops("run", "bench", "--no-sync", cwd=root).wall_s
 
-        def bare() -> float:
-            return float(worker("bare", "1000", "32", url)["wall_s"])
+        def bare() -> dict[str, float]:
+            return worker("bare", "1000", "32", url)
 
-        commands, loops = alternating(3, command, bare)
-        line(
-            "whole command over the bare loop, 1,000 cells, 50 ms, 32",
-            str(ratio_of(commands, loops)),
-            "at most 1.3",
-        )
+        spent = alternating(5, lambda: {"process_s": command()}, bare)
+        commands, scripts = ([each["process_s"] for each in values] for values in spent)
+        loops = [each["wall_s"] for each in spent[1]]
+        what = "1,000 cells, 50 ms, 32 in flight"
+        line(f"whole command over the bare loop, {what}", str(ratio_of(commands, loops)), "at most 1.3")
+        line("  over a script with that loop, from start to end", str(ratio_of(commands, scripts)), "")
 
 
 def rerun(scratch: Path) -> None:

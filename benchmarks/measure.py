@@ -86,12 +86,15 @@ def llmops(*arguments: str, cwd: Path) -> Spent:
 
 
 def worker(*arguments: str) -> dict[str, Any]:
-    """Run one mode of `benchmarks.work` in a process of its own and return what it printed."""
+    """Run one mode of `benchmarks.work` in a process of its own and return what it printed.
+
+    process_s: besides, the time from its start to its end.
+    """
     spent = spend([sys.executable, "-m", "benchmarks.work", *arguments])
     if spent.code != 0:
         raise SystemExit(f"benchmarks.work {' '.join(arguments)} exited {spent.code}:\n{spent.output}")
     found: dict[str, Any] = json.loads(spent.output.strip().splitlines()[-1])
-    return found
+    return {**found, "process_s": spent.wall_s}
 
 
 def alternating(times: int, *figures: Callable[[], T]) -> list[list[T]]:
