@@ -100,6 +100,8 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
 def scrub(text: str) -> str:
     """Return text with every secret masked, as it is and as URLs, JSON, HTML, base64 and hex spell it."""
+    if not _known:  # called a score of times a cell
+        return text
     for spelled in tuple(_known.values()):
         for core, spellings in spelled:
             if core in text:
