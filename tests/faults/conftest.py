@@ -33,6 +33,8 @@ def fault_seed(request: pytest.FixtureRequest, record_property: Callable[[str, o
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a retry wait for milliseconds where the service asks for nothing: how long is tested with the limiter."""
     monkeypatch.setattr("llmops.call.caller._BACKOFF_S", (0.002, 0.01))
+    monkeypatch.setattr("llmops.call.breaker.FIRST_OPEN_S", 0.01)
+    monkeypatch.setattr("llmops.call.limits.FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture(scope="session")
