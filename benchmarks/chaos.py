@@ -151,9 +151,9 @@ def kills(asked: Asked, scratch: Path) -> Iterator[Line]:
     ]
     n_kills, n_lost = sum(each.n_kills for each in found), sum(each.n_lost for each in found)
     same = sum(not each.differing for each in found)
-    yield Line(f"{n_kills} kills: sent again after delivery", "0", str(n_lost), n_lost == 0)
-    told = f"{sum(each.n_repeated for each in found) / n_kills:.1f} a kill"
-    yield Line("  repeated", "what was in flight or answered within 250 ms", told, n_lost == 0)
+    repeated = sum(each.n_repeated for each in found) / n_kills
+    told = f"{n_lost}; {repeated:.1f} a kill in flight or answered within 250 ms"
+    yield Line(f"{n_kills} kills: sent again after delivery", "0", told, n_lost == 0)
     yield Line("  runs with the same figures", "all", f"{same} of {len(found)}", same == len(found))
 
 

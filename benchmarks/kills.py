@@ -7,22 +7,19 @@ carried out to its end, and compared with one that nobody disturbed.
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, line
+from benchmarks.measure import line, model_server, start_llmops
 from benchmarks.projects import write_project
 
 GRACE_S = 0.25
@@ -62,10 +59,10 @@ def kill_and_compare(
     """Return what became of a run that was killed so often, beside one that was left alone."""
     draw = random.Random(seed)
     ledger = scratch / "ledger.jsonl"
-    with _model_server(delay_ms, scratch / "other.jsonl") as url:
-        undisturbed = _summary(_project(scratch / "undisturbed", cells), url)
-    with _model_server(delay_ms, ledger) as url:
-        root = _project(scratch / "killed", cells)
+    with model_server(delay_ms) as url:
+        undisturbed = _summary(_project(scratch / "undisturbed", cells), f"{url}/v1")
+    with model_server(delay_ms, "--ledger", str(ledger)) as base:
+        url, root = f"{base}/v1", _project(scratch / "killed", cells)
         moments = sorted(draw.uniform(0.02, 0.9) for _ in range(kills))
         killed_at = [_kill_at(root, url, ledger, round(moment * cells)) for moment in moments]
         run = _finished(root, url)
@@ -113,31 +110,9 @@ def _project(root: Path, cells: int) -> Path:
     return write_project(root, cases=cells, concurrency=16)
 
 
-@contextmanager
-def _model_server(delay_ms: int, ledger: Path) -> Iterator[str]:
-    command = [sys.executable, "tests/model_server.py", "--delay-ms", str(delay_ms), "--ledger", str(ledger)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            yield f"{server.stdout.readline().strip()}/v1"
-        finally:
-            server.terminate()
-
-
-def _start(root: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "llmops", *arguments],
-        cwd=root,
-        env={**os.environ, "BENCH_URL": url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def _kill_at(root: Path, url: str, ledger: Path, n_answered: int) -> float:
     """Kill a run once so many requests have been answered; return when."""
-    process = _start(root, url, "run", "bench", "--no-sync")
+    process = start_llmops(root, url, "run", "bench", "--no-sync")
     deadline = time.monotonic() + PATIENCE_S
     while sum(1 for _ in _entries(ledger)) < n_answered:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -155,7 +130,7 @@ def _summary(root: Path, url: str) -> dict[str, dict[str, Any]]:
 
 def _finished(root: Path, url: str) -> dict[str, Any]:
     """Carry the run out to its end and return its record."""
-    process = _start(root, url, "run", "bench", "--no-sync", "--json")
+    process = start_llmops(root, url, "run", "bench", "--no-sync", "--json")
     printed, said = process.communicate(timeout=PATIENCE_S)
     if process.returncode:
         raise SystemExit(f"the run exited {process.returncode}:\n{said}")

@@ -7,8 +7,6 @@ by side on PostgreSQL where there is more than one. What counts is the ledger, n
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, line
+from benchmarks.measure import line, model_server, start_llmops
 from benchmarks.projects import EXACT, write_project
 from tests.postgres_server import find_programs, running_postgres
 
@@ -59,7 +57,9 @@ def storm(
     """Return what it took to carry out so many cells, of several runs an equal part each."""
     ledger = scratch / "ledger.jsonl"
     each = n_cells // n_processes
-    with _model_server(kind, delay_ms, ledger) as url, _stores(n_processes) as store:
+    limit = json.dumps({"per_s": PER_S, **LIMITS[kind]})
+    options = ("--ledger", str(ledger), "--limit", limit)
+    with model_server(delay_ms, *options) as url, _stores(n_processes) as store:
         roots = [
             write_project(
                 scratch / f"run{number}",
@@ -75,7 +75,11 @@ def storm(
             (root / "experiments/bench.experiment.yaml").rename(
                 root / f"experiments/{root.name}.experiment.yaml"
             )
-        running = [_start(root, url, "bench" if root is roots[0] else root.name) for root in roots]
+        names = ["bench", *(root.name for root in roots[1:])]
+        running = [
+            start_llmops(root, f"{url}/v1", "run", name, "--no-sync")
+            for root, name in zip(roots, names, strict=True)
+        ]
         said = [process.communicate(timeout=PATIENCE_S) for process in running]
     wrong = [text for process, (_, text) in zip(running, said, strict=True) if process.returncode]
     if wrong:
@@ -93,19 +97,6 @@ def storm(
 
 
 @contextmanager
-def _model_server(kind: str, delay_ms: int, ledger: Path) -> Iterator[str]:
-    limit = json.dumps({"per_s": PER_S, **LIMITS[kind]})
-    options = ["--delay-ms", str(delay_ms), "--ledger", str(ledger), "--limit", limit]
-    command = [sys.executable, "-m", "tests.model_server", *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            yield f"{server.stdout.readline().strip()}/v1"
-        finally:
-            server.terminate()
-
-
-@contextmanager
 def _stores(n_processes: int) -> Iterator[str | None]:
     """Give the URL of a store for several runs; one alone keeps its own."""
     programs = find_programs()
@@ -113,17 +104,6 @@ def _stores(n_processes: int) -> Iterator[str | None]:
         raise SystemExit("runs side by side need PostgreSQL on this machine")
     with running_postgres(programs) if programs and n_processes > 1 else nullcontext() as server:
         yield server.new_database() if server else None
-
-
-def _start(root: Path, url: str, experiment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "llmops", "run", experiment, "--no-sync"],
-        cwd=root,
-        env={**os.environ, "BENCH_URL": url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def main() -> None:

@@ -108,15 +108,27 @@ def alternating(times: int, *figures: Callable[[], T]) -> list[list[T]]:
 
 
 @contextmanager
-def model_server(delay_ms: int) -> Iterator[str]:
+def model_server(delay_ms: int, *options: str) -> Iterator[str]:
     """Start the loopback model server in a process of its own and give its base URL."""
-    command = [sys.executable, "tests/model_server.py", "--port", "0", "--delay-ms", str(delay_ms)]
+    command = [sys.executable, "-m", "tests.model_server", "--delay-ms", str(delay_ms), *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().strip()
         finally:
             server.terminate()
+
+
+def start_llmops(root: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a command in a project whose model is at a URL."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "llmops", *arguments],
+        cwd=root,
+        env={**os.environ, "BENCH_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def line(what: str, found: str, promise: str) -> None:

@@ -20,7 +20,7 @@ LlmopsError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -186,6 +186,13 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     """Return "did you mean 'x'?" for the closest choice, or None when nothing is close."""
     found = get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"did you mean {found[0]!r}?" if found else None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it, innermost last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def first_error(error: BaseException) -> BaseException:

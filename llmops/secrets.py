@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
+from llmops.errors import causes
+
 MASK = "***"
 SHORTEST_SECRET = 8  # a stand-in key such as "test" is no secret, and masking it would spoil replies
-SHORTEST_WORD = (
-    16  # nor is one of letters or digits alone: all guess "password", and texts and numbers hold it
-)
+SHORTEST_WORD = 16  # of letters or digits alone: all guess "password", and texts and numbers hold it
 
 VARIABLES = (
     "ACTIONS_RUNTIME_TOKEN",
@@ -143,14 +143,8 @@ def scrub_told(text: str) -> str:
 
 def clean_cause(error: BaseException) -> BaseException | None:
     """Return an error as the cause of another, None when it or any behind it tells a secret, its `repr` included."""
-    told = "".join((*traceback.format_exception(error), *map(repr, _chain(error))))
+    told = "".join((*traceback.format_exception(error), *map(repr, causes(error))))
     return error if scrub(told) == told else None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _is_secret(value: str) -> bool:

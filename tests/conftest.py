@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.model_server import ModelServer, running_model_server
 from tests.postgres_server import PostgresServer, find_programs, running_postgres
+from tests.workplace import Workplace
 
 ROOT = Path(__file__).parent.parent
 settings.register_profile(
@@ -51,6 +53,19 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8"), f"{path} differs; --update-golden rewrites it"
 
     return check
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    """Give a model server of the test's own."""
+    with running_model_server() as server:
+        yield server
+
+
+@pytest.fixture
+def place(tmp_path: Path, server: ModelServer) -> Workplace:
+    """Give a project whose models that server serves."""
+    return Workplace(tmp_path, server)
 
 
 @pytest.fixture

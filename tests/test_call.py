@@ -45,12 +45,6 @@ def saying(text: str, **parameters: Any) -> Request:
 
 
 @pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
-
-
-@pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = open_journal("sqlite:///store.db", root=tmp_path)
     yield journal

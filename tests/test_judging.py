@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ from tests.cli.inside import llmops_inside
 from tests.judged import EXPERIMENT, JUDGE_PROMPT, judge_everything, noted, of_judge, of_sorter
 from tests.model_server import ModelServer, running_model_server
 from tests.workplace import Workplace, figure, utc_now
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,21 +18,10 @@ from llmops.check.models import check_project
 from llmops.errors import BudgetError
 from llmops.records import CallState, Run, RunStatus, Status
 from llmops.report.sentences import run_caveats, run_facts
-from tests.model_server import ModelServer, Received, running_model_server
+from tests.model_server import Received, running_model_server
 from tests.workplace import Workplace, calls_in, case_of, figure
 
 PER_TOKEN = {"prompt_tokens": 1e-6, "completion_tokens": 2e-6}
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
-
-
-@pytest.fixture
-def place(tmp_path: Path, server: ModelServer) -> Workplace:
-    return Workplace(tmp_path, server)
 
 
 def settled(place: Workplace, fault: str, *, policy: str = "retry", attempts: int = 1) -> Result:

@@ -7,7 +7,6 @@ import gzip
 import html
 import json
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -19,19 +18,13 @@ from llmops.stores.journal import open_journal
 from tests.cli.command import PATIENCE_S, command_line, environment, llmops
 from tests.cli.inside import Done, llmops_inside
 from tests.judged import EXPERIMENT, judge_everything, noted
-from tests.model_server import ModelServer, running_model_server
+from tests.model_server import ModelServer
 from tests.workplace import KEY, Workplace, case_of
 
 FILE = "experiments/recordings/sort.jsonl.gz"
 N_CALLS = 16
 """Of six cases: an answer, a judgement and vectors of each, less two pairs of texts that are the same."""
 STREAMED = "    limits: {concurrency: 4, attempts: 1, timeout_s: 20}\n  other:"
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
 
 
 @pytest.fixture

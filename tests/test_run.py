@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,6 @@ from llmops.steps import Overrides, open_program
 from llmops.stores.journal import Batch, Journal
 from tests.model_server import ModelServer, running_model_server
 from tests.workplace import FILES, KEY, Workplace, calls_in, case_of, figure, said, utc_now
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
-
-
-@pytest.fixture
-def place(tmp_path: Path, server: ModelServer) -> Workplace:
-    return Workplace(tmp_path, server)
 
 
 def faulty(number: int, fault: str) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from llmops.errors import (
     LlmopsError,
     ModelError,
     ModelTimeoutError,
-    OutcomeUnknownError,
     ParkedError,
     RateLimitError,
     RecordingError,
@@ -143,19 +142,15 @@ class Caller:
 
         One that another can stand in for is not waited for while it is left alone.
         """
-        first: ModelError | None = None
-        for model in models[:-1]:
+        down = []
+        for model in models:
             try:
-                answer = await self._answer(model, request, repeat, fresh, is_replaceable=True)
+                is_replaceable = model != models[-1]
+                answer = await self._answer(model, request, repeat, fresh, is_replaceable=is_replaceable)
                 return model, cast(Answer[Reply], answer)
-            except OutcomeUnknownError:
-                raise  # it may have answered, and nothing is to be paid for twice
             except _DOWN as error:
-                first = first or error
-        try:
-            return models[-1], await self.ask(models[-1], request, repeat=repeat, fresh=fresh)
-        except _DOWN as error:
-            raise first or error from error
+                down.append(error)
+        raise down[0]
 
     async def embed(
         self, model: str, request: EmbeddingRequest, *, repeat: int = 0, fresh: int = 0

@@ -65,8 +65,7 @@ class Tries:
         """Return what a request came to that failed: a reply that is none was billed, an error was not."""
         if error.sent is False:
             return Spent()
-        begun = isinstance(error, ModelTimeoutError) and error.sent is True
-        self.n_paid_for_nothing += begun or (type(error) is ReplyError and error.kind == ReplyError.kind)
+        self.n_paid_for_nothing += _is_billed(error)
         if is_unknown(error):
             return self.lost()
         if error.status is not None:
@@ -119,10 +118,7 @@ class Tries:
 
     def is_worth_another(self, error: ModelError) -> bool:
         """Say whether to try again: what is billed and gives nothing, once and no more."""
-        begun = isinstance(error, ModelTimeoutError) and error.sent is True
-        if begun or (type(error) is ReplyError and error.kind == ReplyError.kind):
-            return self.n_paid_for_nothing <= 1
-        return error.retryable
+        return self.n_paid_for_nothing <= 1 if _is_billed(error) else error.retryable
 
     def _sent(self, **more: Any) -> Spent:
         return Spent(n_calls=1, n_retried=int(self.n_sent > 0), n_repeated=int(self.in_doubt), **more)
@@ -130,6 +126,12 @@ class Tries:
     def _charged(self, reply: Reply | Embeddings) -> dict[str, Any]:
         cost = cost_of(reply.usage, self.price)
         return {"usd": self.upper_usd if cost is None else cost, "n_unpriced": int(cost is None)}
+
+
+def _is_billed(error: ModelError) -> bool:
+    """Say whether a reply was begun and billed that is none: it broke off, or makes no sense."""
+    begun = isinstance(error, ModelTimeoutError) and error.sent is True
+    return begun or (type(error) is ReplyError and error.kind == ReplyError.kind)
 
 
 def outcome_unknown(call: Call, error: ModelError | None, policy: str) -> OutcomeUnknownError:

@@ -48,28 +48,13 @@ def _unreconciled(document: Document, name: str, definition: ModelDefinition) ->
 
 
 def _fallback_findings(workspace: Workspace, document: Document, name: str) -> list[Finding]:
-    models, seen = workspace.project.models, [name]
-    while (following := models[seen[-1]].fallback) is not None:
-        if following not in models:
-            return (
-                []
-                if len(seen) > 1
-                else [
-                    document.finding(
-                        ("models", name, "fallback"),
-                        f"there is no model {following!r}",
-                        nearest(following, models) or f"there are: {', '.join(models)}",
-                    )
-                ]
-            )
-        if following in seen:
-            ring = " -> ".join((*seen, following))
-            return (
-                [document.finding(("models", name, "fallback"), f"fallbacks in a ring: {ring}")]
-                if following == name
-                else []
-            )
-        seen.append(following)
+    models, at = workspace.project.models, ("models", name, "fallback")
+    names = workspace.project.in_turn(name)
+    if len(names) > 1 and names[1] not in models:
+        hint = nearest(names[1], models) or f"there are: {', '.join(models)}"
+        return [document.finding(at, f"there is no model {names[1]!r}", hint)]
+    if names[-1] in models and models[names[-1]].fallback == name:
+        return [document.finding(at, f"fallbacks in a ring: {' -> '.join((*names, name))}")]
     return []
 
 

@@ -35,6 +35,7 @@ from llmops.records import (
 )
 from llmops.score.paired import PairedFigure, pair_sums
 from llmops.score.summary import LEVEL, OPEN_MEASURES, Ledger, Numbers, measured
+from llmops.stats.arrays import case_means
 from llmops.stats.intervals import DUST, geometric_ratio_interval, mean_interval_unbounded
 from llmops.stats.paired import paired_interval
 
@@ -250,15 +251,9 @@ class Column:
         self.values.append(value)
 
     def means(self, n: int) -> npt.NDArray[np.float64]:
-        """Return the mean of each of n cases, NaN where a case has no value.
-
-        Sums are taken in the order of the values, so that the order of the rows shows nowhere.
-        """
-        places, values = np.array(self.places, dtype=np.int64), np.array(self.values, dtype=np.float64)
-        order = np.lexsort((values, places))
-        sums = np.bincount(places[order], weights=values[order], minlength=n)
-        counts = np.bincount(places, minlength=n)
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        """Return the mean of each of n cases, NaN where a case has no value."""
+        places, values = np.array(self.places, dtype=np.intp), np.array(self.values, dtype=np.float64)
+        return case_means(places, values, n)
 
 
 @dataclass

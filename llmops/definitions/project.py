@@ -135,3 +135,12 @@ class Project(Definition):
     )
     tracking: Tracking = Field(default_factory=Tracking)
     store: Store = Field(default_factory=Store)
+
+    def in_turn(self, model: str) -> list[str]:
+        """Return the names of a model and its fallbacks in the order they are asked, each once."""
+        names = [model]
+        while (definition := self.models.get(names[-1])) and definition.fallback:
+            if definition.fallback in names:
+                break
+            names.append(definition.fallback)
+        return names

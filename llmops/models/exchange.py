@@ -18,7 +18,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from llmops.addresses import ForbiddenAddressError
-from llmops.errors import AccessError, ModelError, ModelTimeoutError, ReplyError, UnavailableError
+from llmops.errors import AccessError, ModelError, ModelTimeoutError, ReplyError, UnavailableError, causes
 from llmops.models.failures import READ_BYTES, diagnosis, request_id, service_error
 from llmops.models.hints import tell_hint
 from llmops.models.wire import Body, EventReader, parse_json
@@ -26,7 +26,7 @@ from llmops.records import Embeddings, ModelInfo, Reply
 from llmops.secrets import MASK, clean_cause, scrub, scrub_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
     from llmops.models.access import Access
     from llmops.secrets import Secret
@@ -132,12 +132,12 @@ class Exchange(Generic[R]):
 
     def not_sent(self, error: Exception) -> ModelError:
         """Return the error for a request that could not leave: no connection, or none to be trusted."""
-        insecure = [cause for cause in _chain(error) if isinstance(cause, ssl.SSLError)]
+        insecure = [cause for cause in causes(error) if isinstance(cause, ssl.SSLError)]
         if insecure:
             told = (getattr(insecure[-1], name, None) for name in ("verify_message", "reason"))
             why = next(filter(None, told), "no secure connection")
             return self._error(AccessError, f"{self.access.place} cannot be trusted: {why}", sent=False)
-        if any(isinstance(cause, ForbiddenAddressError) for cause in _chain(error)):
+        if any(isinstance(cause, ForbiddenAddressError) for cause in causes(error)):
             message = f"{self.access.place} leads to a link-local address, where clouds keep their metadata"
             return self._error(AccessError, message, sent=False)
         message = f"{self.access.place} cannot be reached; check the address, the proxy and the network"
@@ -218,10 +218,3 @@ async def _let_end(answer: Answer) -> None:
         async with asyncio.timeout(LINGER_S):
             async for _ in answer.chunks:
                 pass
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what caused it, innermost last."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -148,21 +148,15 @@ class Grouped:
     clusters: npt.NDArray[np.int64]
 
     def means(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the mean of each case over its rows, NaN where all of them are.
-
-        Sums are taken in the order of the values, so that the order of the rows shows nowhere.
-        """
+        """Return the mean of each case over its rows, NaN where all of them are."""
         import numpy as np
 
-        n = len(self.first)
-        if n == len(values):
+        from llmops.stats.arrays import case_means
+
+        if len(self.first) == len(values):
             return values[self.first]
         known = ~np.isnan(values)
-        places, values = self.places[known], values[known]
-        order = np.lexsort((values, places))
-        sums = np.bincount(places[order], weights=values[order], minlength=n)
-        counts = np.bincount(places, minlength=n)
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        return case_means(self.places[known], values[known], len(self.first))
 
 
 class Column:

@@ -55,6 +55,18 @@ def cluster_codes(clusters: Clusters | None, n: int) -> Codes:
     return np.unique(labels, return_inverse=True)[1]
 
 
+def case_means(places: npt.NDArray[np.integer], values: Floats, n: int) -> Floats:
+    """Return the mean of the values at each of n places, NaN where there is none, shape (n,).
+
+    places: that of each value, 0..n-1, shape (k,). Sums are taken in the order of the values, so that the order in
+    which they came shows nowhere.
+    """
+    order = np.lexsort((values, places))
+    sums = np.bincount(places[order], weights=values[order], minlength=n)
+    counts = np.bincount(places, minlength=n)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
 def tail_of(level: float) -> float:
     """Return the one-sided error alpha of a two-sided level: 0.05 for 0.90.
 

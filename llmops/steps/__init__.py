@@ -17,7 +17,6 @@ from llmops.definitions.reference import Kind
 from llmops.definitions.workspace import Resolved, Workspace
 from llmops.errors import UsageError, nearest
 from llmops.models import model_version
-from llmops.records import ModelVersion
 from llmops.render import Renderer
 from llmops.steps.base import Program
 from llmops.steps.chain import ChainProgram
@@ -60,7 +59,8 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
     prompt, overrides = _changed_prompt(workspace.prompt(name), name, overrides)
     parameters = {**prompt.parameters.given(), **_checked_parameters(overrides.parameters)}
     model = overrides.model or prompt.model
-    version, *fallbacks = _versions(workspace, model)
+    names = workspace.today.project.in_turn(model)
+    version, *fallbacks = [model_version(name, workspace.model(name)) for name in names]
     pool: Sequence[Case] = ()
     shown = drawn = None
     if prompt.examples is not None and prompt.examples.k:
@@ -88,17 +88,6 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
         ),
         prompts={name: workspace.identity("prompt", name)},
     )
-
-
-def _versions(workspace: Workspace, model: str) -> list[ModelVersion]:
-    """Return a model and those that stand in for it, in the order they are asked."""
-    found: dict[str, ModelVersion] = {}
-    name: str | None = model
-    while name is not None and name not in found:
-        definition = workspace.model(name)
-        found[name] = model_version(name, definition)
-        name = definition.fallback
-    return list(found.values())
 
 
 def _changed_prompt(prompt: Prompt, name: str, overrides: Overrides) -> tuple[Prompt, Overrides]:

@@ -239,8 +239,7 @@ class Journal:
 
     def set_aside(self, rows: Rows) -> None:
         """Keep the answers among rows that cannot be committed for the next holder, as far as there is room."""
-        answered = [call_of(row) for row in rows.calls.values() if row[3] == CallState.ANSWERED]
-        self._database.set_aside(call.model_copy(update={"owner": self._owner}) for call in answered)
+        self._database.set_aside(call.model_copy(update={"owner": self._owner}) for call in rows.answered())
 
     def release_reserve(self) -> None:
         """Give back the disk space that `hold` keeps, so that answers in flight can still be written."""
@@ -413,10 +412,7 @@ class Journal:
 
         Raises StoreError when there is no such run.
         """
-        run = self.find_run(run_id)
-        if run is None:
-            raise StoreError(f"{self._database.name}: there is no run {run_id!r}")
-        order = {version.identity: place for place, version in enumerate(run.evaluators)}
+        order = {version.identity: place for place, version in enumerate(self._run(run_id).evaluators)}
         for batch in self._cell_batches(_filter(run_id, None if variant is None else [variant], None, None)):
             ids = [cell.cell_id for cell, _, _ in batch]
             scores = self._scores(ids, order)
@@ -432,11 +428,14 @@ class Journal:
 
     def numbers(self, run_id: str, *, variant: str) -> Iterator[RowNumbers]:
         """Yield what figures need of the rows of one variant, in order; raises StoreError as `rows` does."""
+        identities = [version.identity for version in self._run(run_id).evaluators]
+        return read_numbers(self._rows, run_id, escape(variant), identities, READ_BATCH)
+
+    def _run(self, run_id: str) -> Run:
         run = self.find_run(run_id)
         if run is None:
             raise StoreError(f"{self._database.name}: there is no run {run_id!r}")
-        identities = [version.identity for version in run.evaluators]
-        return read_numbers(self._rows, run_id, escape(variant), identities, READ_BATCH)
+        return run
 
     def _cell_batches(
         self, wanted: Sequence[ColumnElement[bool]]

@@ -372,6 +372,10 @@ class Rows:
             row = tuple(sums.get(place, value) for place, value in enumerate(told))
         self.calls[call_id], self.spent[call_id] = row, spent
 
+    def answered(self) -> list[Call]:
+        """Return the calls that have an answer."""
+        return [call_of(row) for row in self.calls.values() if row[_STATE] == CallState.ANSWERED]
+
     def add_output(self, output: Output) -> None:
         """Take in an output and its spans."""
         spans = [span_row(output.cell_id, span) for span in output.spans]

@@ -290,12 +290,7 @@ def writing_alone(path: Path) -> Iterator[None]:
 
     Raises StoreHeldError when another has not let go in time.
     """
-    lock = path.with_name(path.name + ".writing")
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise StoreError(f"{lock}: {error.strerror}; make its directory writable") from error
-    try:
+    with _lock_file(path, "writing") as descriptor:
         deadline = monotonic() + BUSY_TIMEOUT_S
         while not _lock(descriptor):
             if monotonic() > deadline:
@@ -304,6 +299,17 @@ def writing_alone(path: Path) -> Iterator[None]:
                 )
             sleep(LOOK_AGAIN_S)
         yield
+
+
+@contextmanager
+def _lock_file(path: Path, ending: str) -> Iterator[int]:
+    lock = path.with_name(f"{path.name}.{ending}")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise StoreError(f"{lock}: {error.strerror}; make its directory writable") from error
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -322,12 +328,7 @@ def hold_file(path: Path) -> Iterator[None]:
 
     Raises StoreHeldError naming host and pid of the holder, StoreError where the lock cannot be made.
     """
-    lock = path.with_name(path.name + ".lock")
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise StoreError(f"{lock}: {error.strerror}; make its directory writable") from error
-    try:
+    with _lock_file(path, "lock") as descriptor:
         if not _lock(descriptor):
             raise StoreHeldError(f"{path}: {_holder(descriptor)} holds it; wait for it or stop it")
         _sign(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
@@ -335,8 +336,6 @@ def hold_file(path: Path) -> Iterator[None]:
             yield
         finally:
             _sign(descriptor, "")
-    finally:
-        os.close(descriptor)
 
 
 def _sign(descriptor: int, text: str) -> None:

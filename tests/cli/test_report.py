@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,11 +18,6 @@ from tests.workplace import Workplace
 def server() -> Iterator[ModelServer]:
     with running_model_server() as server:
         yield server
-
-
-@pytest.fixture
-def place(tmp_path: Path, server: ModelServer) -> Workplace:
-    return Workplace(tmp_path, server)
 
 
 def report(place: Workplace, *arguments: str) -> Done:

@@ -24,17 +24,6 @@ EXPERIMENT = "experiments/sort.experiment.yaml"
 PATIENCE_S = 60
 
 
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
-
-
-@pytest.fixture
-def place(tmp_path: Path, server: ModelServer) -> Workplace:
-    return Workplace(tmp_path, server)
-
-
 def run(place: Workplace, *arguments: str, **more: str) -> Done:
     return llmops_inside("run", *arguments, "--no-sync", cwd=place.root, more={**place.environment, **more})
 

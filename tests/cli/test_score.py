@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.inside import llmops_inside
 from tests.judged import JUDGE_PROMPT, judge_everything, of_sorter
-from tests.model_server import ModelServer, running_model_server
+from tests.model_server import ModelServer
 from tests.workplace import FILES, Workplace
 
 EXPERIMENT = "experiments/sort.experiment.yaml"
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
 
 
 @pytest.fixture

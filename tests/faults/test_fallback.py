@@ -26,13 +26,11 @@ def other() -> Iterator[ModelServer]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, other: ModelServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]:
-    monkeypatch.setattr("llmops.call.caller._BACKOFF_S", (0.002, 0.01))
-    with running_model_server() as server:
-        made = Workplace(tmp_path, server, other.openai_url)
-        made.write_cases(*(case_of(number) for number in range(N_CASES)))
-        made.edit("llmops.yaml", "attempts: 1", f"attempts: {ATTEMPTS}")
-        yield made
+def place(tmp_path: Path, server: ModelServer, other: ModelServer, quick_retries: None) -> Workplace:
+    made = Workplace(tmp_path, server, other.openai_url)
+    made.write_cases(*(case_of(number) for number in range(N_CASES)))
+    made.edit("llmops.yaml", "attempts: 1", f"attempts: {ATTEMPTS}")
+    return made
 
 
 def fall_back(place: Workplace) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-
-import pytest
 
 from llmops.call.carrying import Result, Settings
 from llmops.definitions.dataset import Case
@@ -17,21 +13,9 @@ from llmops.records import Output, Run, RunStatus, Status
 from llmops.score import score_output
 from llmops.score.rescore import plan_scoring, rescore_run
 from tests.judged import JUDGE_PROMPT, judge_everything, of_judge, of_sorter
-from tests.model_server import ModelServer, running_model_server
 from tests.workplace import Workplace, case_of, figure, utc_now
 
 EXPERIMENT = "experiments/sort.experiment.yaml"
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with running_model_server() as server:
-        yield server
-
-
-@pytest.fixture
-def place(tmp_path: Path, server: ModelServer) -> Workplace:
-    return Workplace(tmp_path, server)
 
 
 def carry_out(place: Workplace, run: Run) -> tuple[Result, int]:
