@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from llmops.errors import (
     AccessError,
@@ -16,6 +17,9 @@ from llmops.errors import (
     StoreHeldError,
     UsageError,
 )
+
+if TYPE_CHECKING:
+    from llmops.records import Verdict
 
 
 class Exit(IntEnum):
@@ -54,3 +58,10 @@ def exit_of(error: LlmopsError) -> Exit:
         (ModelError, Exit.INCOMPLETE),
     )
     return next((code for kind, code in table if isinstance(error, kind)), Exit.WRONG)
+
+
+def verdict_exit(verdict: Verdict) -> Exit:
+    """Return the exit code of a verdict: what cannot say stops a merge only where the policy asks it to."""
+    if verdict.outcome == "fail":
+        return Exit.FAILED
+    return Exit.INCONCLUSIVE if verdict.outcome == "inconclusive" and verdict.blocks else Exit.DONE

@@ -21,7 +21,7 @@ import jinja2
 from markupsafe import Markup
 
 from llmops.definitions.base import short
-from llmops.records import Comparison, ErrorInfo, Output, Run, Score, Span
+from llmops.records import Comparison, ErrorInfo, Output, Run, Score, Span, Verdict
 from llmops.report import charts, texts
 from llmops.report.cases import Source, failed_cases
 from llmops.report.differences import Pieces, mark
@@ -31,6 +31,16 @@ from llmops.report.pairs import N_WORST, Pair, flipped_and_worst
 from llmops.report.pairs import Side as PairSide
 from llmops.report.sentences import repetitions, run_caveats, run_facts, run_headlines
 from llmops.report.survey import survey_run
+from llmops.report.verdict_texts import (
+    TONES,
+    gate_details,
+    gate_texts,
+    gates_grid,
+    gravest_first,
+    verdict_caveats,
+    verdict_facts,
+    verdict_headline,
+)
 
 LONGEST_ANSWER = 4_000
 """Characters of an input, an expected value or an output that are shown."""
@@ -87,11 +97,18 @@ def _style() -> Markup:
 # --- a run --------------------------------------------------------------------------------------------------
 
 
-def run_page(run: Run, comparisons: Sequence[Comparison], rows: Source, *, now: datetime) -> str:
+def run_page(
+    run: Run,
+    comparisons: Sequence[Comparison],
+    rows: Source,
+    *,
+    now: datetime,
+    verdict: Verdict | None = None,
+) -> str:
     """Return all there is to say of a run and its cases to look at, as one page.
 
     comparisons: of its candidates with their baseline. rows: read once without the steps of cases, and for the cases
-    that are shown with them. now: when the page is made.
+    that are shown with them. now: when the page is made. verdict: what gates say of the run, first on the page.
     """
     judged = {comparison.candidate.variant for comparison in comparisons}
     survey = survey_run(
@@ -101,6 +118,7 @@ def run_page(run: Run, comparisons: Sequence[Comparison], rows: Source, *, now: 
     body = fragment(
         "run.html.jinja",
         run=run,
+        verdict=None if verdict is None else _verdict(verdict),
         headlines=run_headlines(run, comparisons),
         caveats=list(run_caveats(run)),
         facts_line=run_facts(run),
@@ -124,6 +142,23 @@ def run_page(run: Run, comparisons: Sequence[Comparison], rows: Source, *, now: 
         now=time_text(now),
     )
     return page(run.id, body)
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    """Return what the template shows of a verdict."""
+    return {
+        "headline": verdict_headline(verdict),
+        "caveats": list(verdict_caveats(verdict)),
+        "facts": verdict_facts(verdict),
+        "tones": TONES,
+        "candidates": [
+            {
+                "grid": gates_grid(candidate),
+                "gates": [(gate_texts(gate).gate, list(gate_details(gate))) for gate in candidate.gates],
+            }
+            for candidate in gravest_first(verdict)
+        ],
+    }
 
 
 def _more_grids(run: Run, comparisons: Sequence[Comparison]) -> Iterator[Grid]:

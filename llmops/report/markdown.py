@@ -5,6 +5,7 @@ Whoever renders it may fetch images, follow links and notify people; nothing tha
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,6 +15,7 @@ from llmops.report.grids import Grid, run_grids
 from llmops.report.sentences import run_caveats, run_facts, run_headlines
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>~|!$])")
+_START = re.compile(r"^(\d*)([.)#+=/-])")
 NOTE_LIMIT = 8_000
 """Characters of an MLflow tag, which the note is; more would be cut off without a word."""
 
@@ -21,31 +23,48 @@ _LONGEST_LINE = 300
 _APART = "\u200b"
 """Between the two halves of what would become a mention, a reference or a link; shows as nothing."""
 
-_ALIVE = re.compile(r"@(?=\w)|#(?=\d)|\bGH-(?=\d)|:(?=//)|\bwww(?=\.)", re.IGNORECASE)
+_ALIVE = re.compile(
+    r"@(?=[\w<])|#(?=\d)|\bGH-(?=\d)|:(?=//)|\bwww(?=\.)"  # GitHub, and GFM's links without brackets
+    r"|\b(?:mailto|xmpp)(?=:)"
+    r"|[!%&~$](?=[\d\"])|~(?=\w)",  # GitLab's references, which it finds after backslashes are gone
+    re.IGNORECASE,
+)
 
 
 def run_markdown(run: Run, comparisons: Sequence[Comparison], rows: Source) -> str:
     """Return a run as Markdown, at most `NOTE_LIMIT` characters; the arguments are those of `run_text`."""
     blocks = [f"**{escape(sentence.text)}**" for sentence in run_headlines(run, comparisons)]
-    blocks += [escape(sentence.text) for sentence in run_caveats(run)]
-    blocks.append(escape(run_facts(run)))
+    blocks += [paragraph(sentence.text) for sentence in run_caveats(run)]
+    blocks.append(paragraph(run_facts(run)))
     blocks += [table(grid) for grid in run_grids(run, comparisons)]
     blocks += [
         f"**{escape(gallery.title)}**\n\n{fence(_lines(gallery))}"
         for gallery in run_galleries(run, comparisons, rows)
     ]
-    return "\n\n".join(_fitting(blocks, f"The rest: `llmops report {run.id}`")) + "\n"
+    forms = ([block] for block in blocks)
+    return joined(forms, f"The rest: `llmops report {run.id}`", NOTE_LIMIT)
 
 
-def _fitting(blocks: Sequence[str], rest: str) -> Iterator[str]:
-    """Yield the blocks that fit, whole, and where one does not, `rest` in its place."""
-    left = NOTE_LIMIT - len(rest) - 4
-    for block in blocks:
-        left -= len(block) + 2
-        if left < 0:
-            yield rest
-            return
-        yield block
+def joined(blocks: Iterable[Iterable[str]], rest: str, limit: int) -> str:
+    """Return the blocks that fit into `limit` characters, whole, and where one does not, `rest` in its place.
+
+    blocks: the forms that each may take, longest first; shorter ones are asked for only where a longer does not fit.
+    """
+    left = limit - size(rest) - 4
+    kept = []
+    for forms in blocks:
+        fitting = next((form for form in forms if size(form) + 2 <= left), None)
+        if fitting is None:
+            kept.append(rest)
+            break
+        kept.append(fitting)
+        left -= size(fitting) + 2
+    return "\n\n".join(kept) + "\n"
+
+
+def size(text: str) -> int:
+    """Return the characters of a text as the strictest service counts them: those beyond U+FFFF are two."""
+    return len(text) + sum(character > "\uffff" for character in text)
 
 
 def table(grid: Grid) -> str:
@@ -53,7 +72,7 @@ def table(grid: Grid) -> str:
     align = ["---" if place < grid.n_names else "---:" for place in range(len(grid.header))]
     lines = [_line(map(escape, grid.header)), _line(align)]
     lines += [_line(map(escape, row)) for row in grid.rows]
-    notes = [escape(note) for note in grid.notes]
+    notes = [paragraph(note) for note in grid.notes]
     return "\n\n".join([f"**{escape(grid.title)}**", "\n".join(lines), *notes])
 
 
@@ -63,8 +82,21 @@ def _line(cells: Iterable[str]) -> str:
 
 def escape(text: str) -> str:
     """Return one line of text that Markdown shows as it is: no markup, HTML, link, mention or reference."""
-    text = _ALIVE.sub(lambda found: found[0] + _APART, text.replace("&", "&amp;"))
-    return _SPECIAL.sub(r"\\\1", text)
+    return _SPECIAL.sub(r"\\\1", _dead(text).replace("&", "&amp;"))
+
+
+def paragraph(text: str) -> str:
+    """Return one line of text as a paragraph: its start makes no heading or list, nor a quick action of GitLab."""
+    return _START.sub(r"\1\\\2", escape(text))
+
+
+def html_text(text: str) -> str:
+    """Return one line of text for inside of an HTML tag in Markdown, where backslashes escape nothing."""
+    return html.escape(_dead(text))
+
+
+def _dead(text: str) -> str:
+    return _ALIVE.sub(lambda found: found[0] + _APART, text)
 
 
 def fence(lines: Iterable[str]) -> str:

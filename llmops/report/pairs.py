@@ -97,6 +97,17 @@ def flipped_and_worst(
     ]
 
 
+def flipped(comparison: Comparison, source: Source, *, most: int) -> list[Gallery]:
+    """Return the cases that got worse and those that got better, at most so many of each, without their steps."""
+    metrics = [effect.metric for effect in comparison.effects]
+    plans = list(_flips(comparison, metrics, most))
+    find = _read(plans, source, with_spans=False)
+    return [
+        Gallery(plan.title, tuple(_pair(wanted, find) for wanted in plan.wanted), plan.n_more)
+        for plan in plans
+    ]
+
+
 def _share(n_comparisons: int) -> int:
     return max(1, min(MOST, _MOST_IN_ALL // (2 * n_comparisons)))
 
@@ -157,13 +168,13 @@ def _bad_scores(run: Run, comparisons: Sequence[Comparison], worst: Sequence[Bad
 Finder = Callable[[Place, str], Row | None]
 
 
-def _read(plans: Sequence[_Plan], source: Source) -> Finder:
-    """Read the rows of all that is wanted, with their spans, and return how to find one."""
+def _read(plans: Sequence[_Plan], source: Source, *, with_spans: bool = True) -> Finder:
+    """Read the rows of all that is wanted and return how to find one."""
     ids: dict[tuple[str, str], set[str]] = {}
     for wanted in (wanted for plan in plans for wanted in plan.wanted):
         for place, _ in wanted.places:
             ids.setdefault((place.run_id, place.variant), set()).add(wanted.case_id)
-    rows = {key: first_rows(source, *key, case_ids, with_spans=True) for key, case_ids in ids.items()}
+    rows = {key: first_rows(source, *key, case_ids, with_spans=with_spans) for key, case_ids in ids.items()}
     return lambda place, case_id: rows[place.run_id, place.variant].get(case_id)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from llmops.records import Comparison, Run
+from llmops.records import Comparison, Run, Verdict
 from llmops.report import texts
 from llmops.report.cases import Gallery, Source, flipped_cases, run_galleries
 from llmops.report.grids import Grid, comparison_grids, run_grids
@@ -21,6 +21,14 @@ from llmops.report.sentences import (
     run_facts,
     run_headlines,
 )
+from llmops.report.verdict_texts import (
+    changes,
+    gates_grid,
+    gravest_first,
+    verdict_caveats,
+    verdict_facts,
+    verdict_headline,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +36,14 @@ if TYPE_CHECKING:
     from llmops.compare.changes import Changes
 
 _STYLES = {"good": "bold green", "bad": "bold red", "open": "bold yellow", "plain": "bold"}
-_WORDS = {"better": "green", "worse": "red", texts.UNKNOWN: "yellow"}
+_WORDS = {
+    "better": "green",
+    "worse": "red",
+    texts.UNKNOWN: "yellow",
+    "pass": "green",
+    "fail": "red",
+    "inconclusive": "yellow",
+}
 _SIGNS = {"+": "green", "-": "red", "@": "dim"}
 _LONGEST_LABEL = 14
 MOST_LINES = 42
@@ -88,6 +103,31 @@ def comparison_text(
     page.add_galleries(flipped_cases(comparison, evaluators, rows))
     for grid in comparison_grids(comparison):
         page.add_grid(grid)
+    return page.text()
+
+
+def verdict_text(
+    verdict: Verdict,
+    rows: Source | None,
+    *,
+    width: int = 80,
+    colour: bool = False,
+    ascii_only: bool = False,
+) -> str:
+    """Return a verdict, its gates and the cases that changed; the rest is as in `run_text`.
+
+    rows: None shows no cases.
+    """
+    page = Page(width, colour=colour, ascii_only=ascii_only)
+    for sentence in (verdict_headline(verdict), *verdict_caveats(verdict)):
+        page.add_sentence(sentence)
+    page.add_line(verdict_facts(verdict), "dim")
+    for candidate in gravest_first(verdict):
+        page.add_grid(gates_grid(candidate))
+        comparison = changes(verdict, candidate)
+        if comparison is not None and rows is not None:
+            metrics = [effect.metric for effect in comparison.effects]
+            page.add_galleries(flipped_cases(comparison, metrics, rows))
     return page.text()
 
 

@@ -151,15 +151,15 @@ def interval(found: Interval | None, *, near: float = 0.0) -> str:
     """Return the ends of an interval with two decimals, more where an end would wrongly look like `near`."""
     if found is None:
         return ""
-    digits = _digits((found.low, found.high), near)
+    digits = _digits((found.low, found.high), (near,))
     return f"[{found.low:z,.{digits}f}, {found.high:z,.{digits}f}]"
 
 
-def effect_value(effect: Effect) -> str:
-    """Return an effect: a difference with its sign, a ratio as x1.04."""
+def effect_value(effect: Effect, *near: float) -> str:
+    """Return an effect: a difference with its sign, a ratio as x1.04; it never wrongly looks like any `near`."""
     if effect.estimate is None:
         return UNKNOWN
-    digits = _digits(_ends(effect), neutral(effect))
+    digits = _digits(_ends(effect), (neutral(effect), *near))
     if effect.scale == "ratio":
         return f"x{effect.estimate:z,.{digits}f}"
     return f"{effect.estimate:+z,.{max(digits, _FACT_DIGITS.get(effect.metric, 0))}f}"
@@ -169,11 +169,11 @@ _FACT_DIGITS = {"error_rate": 3, "cost_usd": 4}
 """Facts are exact: their difference has the decimals of their values."""
 
 
-def effect_interval(effect: Effect) -> str:
+def effect_interval(effect: Effect, *near: float) -> str:
     """Return the interval of an effect, with as many decimals as the effect has."""
     if effect.interval is None:
         return ""
-    digits = _digits(_ends(effect), neutral(effect))
+    digits = _digits(_ends(effect), (neutral(effect), *near))
     return f"[{effect.interval.low:z,.{digits}f}, {effect.interval.high:z,.{digits}f}]"
 
 
@@ -187,10 +187,11 @@ def _ends(effect: Effect) -> tuple[float, ...]:
     return ends if effect.estimate is None else (effect.estimate, *ends)
 
 
-def _digits(values: tuple[float, ...], near: float) -> int:
-    """Return two, or up to four where rounding would make a value look like `near` that is not."""
+def _digits(values: tuple[float, ...], near: tuple[float, ...]) -> int:
+    """Return two, or up to four where rounding would make a value look like one of `near` that is not."""
+    apart = [abs(value - other) for value in values for other in near]
     for digits in (2, 3):
-        if all(abs(value - near) < _SAME or round(value - near, digits) for value in values):
+        if all(gap < _SAME or round(gap, digits) for gap in apart):
             return digits
     return 4
 

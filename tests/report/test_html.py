@@ -48,6 +48,8 @@ from llmops.records import (
 from llmops.report import texts
 from llmops.report.comparison_page import comparison_page
 from llmops.report.html import page, run_page, value_lines
+from tests.report.hostile_verdicts import hostile_verdict
+from tests.report.verdicts import failing
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 PAYLOADS: list[tuple[str, str]] = [
@@ -689,3 +691,31 @@ def test_a_style_or_script_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     dom, log = dump_dom(tmp_path / "page.html", page("t", Markup(body)))  # noqa: S704
     assert "<title>t</title>" in dom
     assert log.count("Content Security Policy") >= 2
+
+
+# --- a verdict ----------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_stands_first_on_the_page(example: Callable[..., Any]) -> None:
+    made = example()
+    shown = run_page(made.run, made.run.comparisons, WithSteps(made), now=NOW, verdict=failing())
+    outline = Outline(shown)
+    assert_inert(outline)
+    said = outline.text
+    assert said.index("triage: fail: few-shot fails exact_match") < said.index("few-shot is better than")
+    assert said.index("not_worse_than baseline") < said.index("Time, tokens and cost")
+    headings = [int(tag[1]) for tag, _ in outline.elements if re.fullmatch("h[1-6]", tag)]
+    assert headings[:3] == [1, 2, 3]
+    assert all(after <= before + 1 for before, after in pairwise(headings)), "no level is left out"
+    assert len(outline.named("caption")) == len(outline.named("table"))
+    assert "could see" in said
+    assert 'class="number word bad-ink">fail<' in shown
+
+
+def test_what_others_wrote_in_a_verdict_is_text_on_the_page_S08(example: Callable[..., Any]) -> None:
+    made = example()
+    for _, text in PAYLOADS[::6]:
+        whole = text.encode("utf-8", "replace").decode()
+        assert_inert(
+            Outline(run_page(made.run, (), WithSteps(made), now=NOW, verdict=hostile_verdict(whole)))
+        )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.report.grids import Grid
-from llmops.report.markdown import NOTE_LIMIT, escape, fence, run_markdown, table
+from llmops.report.markdown import NOTE_LIMIT, escape, fence, paragraph, run_markdown, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,21 @@ def test_escaped_text_is_dead_and_reads_the_same(text: str) -> None:
     assert not re.search(r"@\w|#\d|GH-\d|://|www\.|(?<!\\)[`*_\[\]<>~|!$]", shown)
     read = re.sub(r"\\(.)", r"\1", shown).replace("\u200b", "").replace("&amp;", "&")
     assert read == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("# a", "\\# a"),
+        ("- a", "\\- a"),
+        ("12. a", "12\\. a"),
+        ("1) a", "1\\) a"),
+        ("/close", "\\/close"),
+        ("12 a", "12 a"),
+    ],
+)
+def test_the_start_of_a_paragraph_makes_no_block_of_its_own(text: str, shown: str) -> None:
+    assert paragraph(text) == shown
 
 
 @given(st.lists(st.text("`~a\n ", max_size=20), max_size=5))
