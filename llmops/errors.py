@@ -11,6 +11,8 @@ LlmopsError
         OutcomeUnknownError                                       it may have been carried out: not sent again
         AccessError                                               key, quota or deployment: stop asking this model
             ParkedError                                           it is busy or down for longer than this run waits
+    EvidenceError       a promotion has no evidence to stand on
+        InconclusiveError                                         it has some, which cannot say
     EvaluatorError      a score could not be worked out
     StepError           a step of a chain could not give its value
     StoreError          a record could not be written or read back
@@ -160,6 +162,14 @@ class OutcomeUnknownError(ModelError):
     """A request may have been carried out and billed, and the model's `on_unknown` lets nobody send it again."""
 
     kind = "unknown"
+
+
+class EvidenceError(LlmopsError):
+    """A promotion lacks evidence: there is none, it speaks against it, is too old, or is for something else."""
+
+
+class InconclusiveError(EvidenceError):
+    """The evidence of a promotion is a verdict that cannot say."""
 
 
 class EvaluatorError(LlmopsError):

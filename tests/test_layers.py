@@ -30,6 +30,7 @@ LAYERS = (
     "compare",
     "report",
     "sync",
+    "promote",
     "cli",
 )
 

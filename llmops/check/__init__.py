@@ -15,6 +15,7 @@ from llmops.check.datasets import check_dataset
 from llmops.check.experiments import check_experiment, find_notes
 from llmops.check.models import check_project
 from llmops.check.prompts import check_prompt
+from llmops.check.releases import check_releases
 from llmops.definitions.base import is_name
 from llmops.definitions.reference import FOLDERS, Kind
 from llmops.definitions.release import PATH as RELEASES
@@ -34,7 +35,7 @@ def check_workspace(workspace: Workspace, targets: Sequence[tuple[Kind, str]] | 
     found: list[Finding] = []
     if targets is None:
         found += _caught(PROJECT_FILE, lambda: check_project(workspace))
-        found += _caught(RELEASES, lambda: _loads(workspace.releases))
+        found += _caught(RELEASES, lambda: check_releases(workspace))
         for kind, folder in FOLDERS.items():
             found += _caught(folder, partial(_check_kind, workspace, kind))
     else:

@@ -26,6 +26,7 @@ COMMANDS = {
     "score": "Score a run again, without calling the models under test.",
     "compare": "Compare two variants, runs or versions, case by case.",
     "report": "Show a run, or the history of a name.",
+    "promote": "Let an alias point at what passed, or take it back.",
     "sync": "Deliver to MLflow what is still waiting.",
     "doctor": "Say what is missing on this machine or in this project.",
 }
@@ -80,7 +81,7 @@ def root() -> None:
     """Experiment with prompts and chains as code.
 
     \b
-    prompt -> chain -> run -> score -> record -> compare
+    prompt -> chain -> run -> score -> record -> compare -> promote
     """
 
 

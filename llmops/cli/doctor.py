@@ -16,12 +16,17 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from llmops.cli.exits import Exit
+from llmops.cli.promote import opened_mlflow
 from llmops.cli.session import Session, json_option, open_session, print_record
+from llmops.definitions.reference import FOLDERS
+from llmops.definitions.release import PATH as RELEASES
 from llmops.errors import LlmopsError
 
 if TYPE_CHECKING:
     from llmops.definitions.project import ModelDefinition
+    from llmops.definitions.release import Release
     from llmops.stores.journal import Journal
+    from llmops.stores.mlflow import MlflowStore
 
 PACKAGES = ("mlflow", "openai", "azure-ai-inference", "sqlalchemy", "scikit-learn", "pandas")
 ROOM_BYTES = 500e6
@@ -79,6 +84,7 @@ def diagnose() -> Iterator[Diagnosis]:
     yield from _models(session)
     yield _store(session)
     yield _tracking(session)
+    yield from _releases(session)
 
 
 def _machine() -> Iterator[Diagnosis]:
@@ -200,3 +206,37 @@ def _n_waiting(session: Session, target: str) -> int:
         return 0
     with closing(journal):
         return len(journal.waiting(target))
+
+
+# --- releases -----------------------------------------------------------------------------------------------
+
+
+def _releases(session: Session) -> Iterator[Diagnosis]:
+    """Yield whether the file of releases is as it was written, and whether MLflow's aliases follow it."""
+    from llmops.check.releases import check_releases
+    from llmops.definitions.release import in_force
+
+    if session.workspace.tree.read(RELEASES) is None:
+        return
+    findings = check_releases(session.workspace)
+    if findings:
+        yield Diagnosis("releases", "missing", str(findings[0]).partition("\n")[0], findings[0].hint)
+        return
+    releases = in_force(session.workspace.releases)
+    yield Diagnosis("releases", "ok", f"aliases: {len(releases)}")
+    try:
+        with opened_mlflow(session) as store:
+            yield from (_alias(session, store, release) for release in releases)
+    except LlmopsError as error:
+        yield Diagnosis("aliases", "warning", str(error).partition("; ")[0], "start it, then llmops doctor")
+
+
+def _alias(session: Session, store: MlflowStore, release: Release) -> Diagnosis:
+    from llmops.promote.projection import find_drift
+
+    what = f"alias {FOLDERS[release.kind]}/{release.name}@{release.alias}"
+    found = find_drift(session.workspace, store, release)
+    if found.drift is None:
+        return Diagnosis(what, "ok", f"MLflow's {found.where}")
+    fix = f"llmops promote {FOLDERS[release.kind]}/{release.name} --to {release.alias} --repair"
+    return Diagnosis(what, "warning", f"MLflow has drifted from {RELEASES}: {found.drift}", fix)

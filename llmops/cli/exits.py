@@ -10,6 +10,8 @@ from llmops.errors import (
     AccessError,
     BudgetError,
     DefinitionError,
+    EvidenceError,
+    InconclusiveError,
     LlmopsError,
     ModelError,
     ParkedError,
@@ -50,6 +52,8 @@ def exit_of(error: LlmopsError) -> Exit:
     table: tuple[tuple[type[LlmopsError], Exit], ...] = (
         (DefinitionError, Exit.WRONG),
         (UsageError, Exit.WRONG),
+        (InconclusiveError, Exit.INCONCLUSIVE),
+        (EvidenceError, Exit.FAILED),
         (StoreHeldError, Exit.HELD),
         (StoreError, Exit.INCOMPLETE),
         (BudgetError, Exit.STOPPED),

@@ -127,6 +127,16 @@ class Store(Definition):
     url: Url = "sqlite:///.llmops/store.db"
 
 
+class Promotion(Definition):
+    """What a promotion asks for. max_age_days: of the verdict it stands on.
+
+    separation_of_duties: who changed a prompt or chain since its last release may not approve the next.
+    """
+
+    max_age_days: Int = Field(default=7, ge=1)
+    separation_of_duties: Bool = False
+
+
 class Project(Definition):
     """What `llmops.yaml` says; a project without the file has the embedded model and local stores."""
 
@@ -135,6 +145,7 @@ class Project(Definition):
     )
     tracking: Tracking = Field(default_factory=Tracking)
     store: Store = Field(default_factory=Store)
+    promotion: Promotion = Field(default_factory=Promotion)
 
     def in_turn(self, model: str) -> list[str]:
         """Return the names of a model and its fallbacks in the order they are asked, each once."""

@@ -32,7 +32,20 @@ from sqlalchemy import (
 
 from llmops.definitions.dataset import Case
 from llmops.errors import StoreError, UsageError, nearest
-from llmops.records import REPLAYED, Call, CallState, Output, Row, RowNumbers, Run, Score, Span, Spent, Status
+from llmops.records import (
+    REPLAYED,
+    Call,
+    CallState,
+    Output,
+    Row,
+    RowNumbers,
+    Run,
+    Score,
+    Span,
+    Spent,
+    Status,
+    Verdict,
+)
 from llmops.stores import open_database
 from llmops.stores.base import Area
 from llmops.stores.numbers import read_numbers
@@ -52,6 +65,7 @@ from llmops.stores.rows import (
     time_text,
     to_json,
     unescape,
+    verdict_of,
 )
 from llmops.stores.statements import Inserts, insert_for
 from llmops.stores.tables import (
@@ -60,6 +74,7 @@ from llmops.stores.tables import (
     CASES,
     CELLS,
     DELIVERIES,
+    LOOKS,
     METADATA,
     OUTPUTS,
     REVISIONS,
@@ -68,6 +83,7 @@ from llmops.stores.tables import (
     SHARES,
     SPANS,
     STAMP,
+    VERDICTS,
 )
 
 if TYPE_CHECKING:
@@ -622,6 +638,43 @@ class Journal:
             return said
 
         return {} if owner is None else self._database.write(share, Area.SHARES)
+
+    # --- verdicts -----------------------------------------------------------------------------------------
+
+    def save_verdict(self, verdict: Verdict) -> None:
+        """Store a verdict for good: nothing changes or removes it; one that is there already is not added."""
+        at = time_text(verdict.created_at)
+        is_there = select(VERDICTS.c.id).where(VERDICTS.c.id == verdict.id, VERDICTS.c.created_at == at)
+        pairs = {
+            (each.candidate.identity, each.baseline.identity if each.baseline else "")
+            for each in verdict.candidates
+        }
+
+        def save(connection: Connection) -> None:
+            if connection.scalar(is_there) is not None:
+                return
+            sequence = (connection.scalar(select(func.max(VERDICTS.c.sequence))) or 0) + 1
+            experiment, record = escape(verdict.experiment), to_json(verdict)
+            connection.execute(insert(VERDICTS).values((sequence, verdict.id, at, experiment, record)))
+            for pair in sorted(pairs):
+                connection.execute(insert(LOOKS).values((sequence, *pair)))
+
+        self._database.write(save, Area.RUNS)
+
+    def verdicts(self, experiment: str) -> list[Verdict]:
+        """Return the verdicts on an experiment, the one saved last first."""
+        query = select(VERDICTS.c.record).where(VERDICTS.c.experiment == escape(experiment))
+        return [verdict_of(row.record) for row in self._rows(query.order_by(VERDICTS.c.sequence.desc()))]
+
+    def n_looks(self, candidate: str, baseline: str | None = None) -> int:
+        """Return how many verdicts looked at a candidate, beside a baseline or, with None, beside any.
+
+        candidate, baseline: identities of variants; a baseline of "" is none.
+        """
+        wanted = [LOOKS.c.candidate == candidate]
+        if baseline is not None:
+            wanted.append(LOOKS.c.baseline == baseline)
+        return self._number(select(func.count(LOOKS.c.sequence.distinct())).where(*wanted))
 
     # --- the outbox ---------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from llmops.records import (
     Score,
     Span,
     Spent,
+    Verdict,
 )
 from llmops.secrets import scrub, scrub_bytes, scrub_json
 
@@ -336,6 +337,11 @@ def run_texts(run: Run) -> tuple[str, str]:
 def run_of(record: str, comparisons: str = "[]") -> Run:
     """Return the run of the two."""
     return Run.model_validate({**json.loads(record), "comparisons": json.loads(comparisons)})
+
+
+def verdict_of(record: str) -> Verdict:
+    """Return the verdict of a record."""
+    return Verdict.model_validate(json.loads(record))
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """The schema's versions, oldest first; the last is the one this code reads and writes."""
 
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")
@@ -188,4 +188,25 @@ SHARES = Table(
     Column("owner", TEXT, primary_key=True),  # its hold says whether it still asks
     Column("deployment", TEXT, primary_key=True),
     Column("learnt_per_s", Double),  # of all who ask; null as long as it has refused nothing
+)
+
+VERDICTS = Table(
+    "verdicts",
+    METADATA,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),  # order of saving; clocks jump
+    Column("id", TEXT, nullable=False),
+    Column("created_at", TEXT, nullable=False),
+    Column("experiment", TEXT, nullable=False),
+    Column("record", TEXT, nullable=False),
+    Index("verdicts_by_experiment", "experiment", "sequence"),
+    Index("verdicts_by_id", "id", "created_at", unique=True),  # the same look again, not another one
+)
+
+LOOKS = Table(
+    "looks",
+    METADATA,
+    Column("sequence", BigInteger, ForeignKey("verdicts.sequence"), primary_key=True, autoincrement=False),
+    Column("candidate", TEXT, primary_key=True),
+    Column("baseline", TEXT, primary_key=True),  # empty where no gate compares
+    Index("looks_by_candidate", "candidate", "baseline"),
 )

@@ -1,6 +1,6 @@
 """Runs as MLflow has them: the one folder that imports mlflow, and it does so only once something is asked of it.
 
-`delivery` writes a run, with `prompts` and `cases`; `history` reads what became of a name.
+`delivery` writes a run, with `prompts` and `cases`; `history` reads what became of a name; `aliases` follow releases.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llmops.stores.mlflow.aliases import Aliases, Published
 from llmops.stores.mlflow.connection import Connection, connect
 from llmops.stores.mlflow.delivery import MlflowIds, deliver_run
 from llmops.stores.mlflow.history import read_entries
 
 if TYPE_CHECKING:
     from llmops.definitions.reference import Kind
+    from llmops.definitions.release import Release
     from llmops.stores.entries import Entry
-    from llmops.stores.shipment import Shipment
+    from llmops.stores.shipment import PromptText, Shipment
 
-__all__ = ["MlflowIds", "MlflowStore", "open_mlflow"]
+__all__ = ["MlflowIds", "MlflowStore", "Published", "open_mlflow"]
 
 
 def open_mlflow(uri: str, *, environment: Mapping[str, str]) -> MlflowStore:
@@ -67,3 +69,14 @@ class MlflowStore:
         """
         with self.connection.translated():
             return list(read_entries(self.connection, kind, name, progress))
+
+    def published(self, release: Release) -> Published | None:
+        """Return what the alias of a release's name points at here, None without one; StoreError when MLflow fails."""
+        with self.connection.translated():
+            return Aliases(self.connection.client).published(release)
+
+    def point(self, release: Release, text: PromptText | None) -> None:
+        """Let the alias here point at a release; see `Aliases.point`. Raises StoreError when MLflow fails."""
+        with self.connection.translated():
+            Aliases(self.connection.client).point(release, text)
+            self.connection.settle()

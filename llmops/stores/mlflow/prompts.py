@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_TEXT = 90_000  # MLflow refuses prompts of more than 100,000 characters, JSON and all
 
+SHA256 = "llmops.sha256"
 _EXPERIMENTS_OF_PROMPT = "_mlflow_experiment_ids"
 
 
@@ -50,10 +51,9 @@ class PromptMirror:
         try:
             known = self.client.get_prompt(prompt.name)
             versions = self.client.search_prompt_versions(prompt.name) if known is not None else []
-            found = next((v for v in versions if v.tags.get("llmops.sha256") == prompt.identity), None)
+            found = next((v for v in versions if v.tags.get(SHA256) == prompt.identity), None)
             if found is None:
-                found = self._register(prompt)
-                _wait_for_links()
+                found = register_prompt(self.client, prompt)
                 known = self.client.get_prompt(prompt.name)
             self.versions[key] = str(found.version)
             self._show_prompt_here(prompt.name, known.tags)
@@ -61,25 +61,6 @@ class PromptMirror:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
             self.problems[key] = str(error)  # its name belongs to a model, for one
-
-    def _register(self, prompt: PromptText) -> Any:
-        room = MAX_PROMPT_TEXT // max(1, len(prompt.messages))
-        template = [
-            {
-                "role": message["role"],
-                "content": tracking.shorten(message["content"], room, whole=prompt.path),
-            }
-            for message in prompt.messages
-        ]
-        tags = {"llmops.sha256": prompt.identity, "llmops.path": prompt.path}
-        return self.client.register_prompt(
-            prompt.name,
-            template,
-            commit_message=tracking.shorten(prompt.message, 1_000, whole=prompt.path),
-            tags=tags | ({"llmops.commit": prompt.commit} if prompt.commit else {}),
-            response_format=scrub_data(dict(prompt.response_format)) if prompt.response_format else None,
-            model_config=_model_config(prompt),
-        )
 
     def _show_prompt_here(self, name: str, tags: Mapping[str, str]) -> None:
         """Let the experiment's list of prompts have it."""
@@ -96,6 +77,26 @@ class PromptMirror:
             if (name, identity) in self.versions
         ]
         return {"mlflow.linkedPrompts": json.dumps(linked)} if linked else {}
+
+
+def register_prompt(client: Client, prompt: PromptText) -> Any:
+    """Return a new version with the text of a prompt."""
+    room = MAX_PROMPT_TEXT // max(1, len(prompt.messages))
+    template = [
+        {"role": message["role"], "content": tracking.shorten(message["content"], room, whole=prompt.path)}
+        for message in prompt.messages
+    ]
+    tags = {SHA256: prompt.identity, "llmops.path": prompt.path}
+    found = client.register_prompt(
+        prompt.name,
+        template,
+        commit_message=tracking.shorten(prompt.message, 1_000, whole=prompt.path),
+        tags=tags | ({"llmops.commit": prompt.commit} if prompt.commit else {}),
+        response_format=scrub_data(dict(prompt.response_format)) if prompt.response_format else None,
+        model_config=_model_config(prompt),
+    )
+    _wait_for_links()
+    return found
 
 
 def _wait_for_links() -> None:
