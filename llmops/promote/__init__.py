@@ -27,7 +27,7 @@ from llmops.definitions.workspace import Resolved
 from llmops.errors import DefinitionError, EvidenceError, LlmopsError, UsageError
 from llmops.promote.evidence import Candidate, find_candidate
 from llmops.promote.people import find_approver, find_authors, refuse_own_approval, source_paths
-from llmops.secrets import scrub
+from llmops.secrets import scrub_told
 from llmops.steps import Overrides, open_program
 from llmops.stores.releases import replace_releases
 
@@ -158,7 +158,7 @@ def _read(workspace: Workspace, order: Order) -> tuple[bytes, Release | None, li
 
 
 def _written(workspace: Workspace, data: bytes, fields: dict[str, Any]) -> AuditedRelease:
-    told = {key: scrub(value) if isinstance(value, str) else value for key, value in fields.items()}
+    told = {key: scrub_told(value) if isinstance(value, str) else value for key, value in fields.items()}
     longer, release = with_release(data, told)
     replace_releases(workspace, data, longer)
     return release

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from llmops.definitions.base import short
 from llmops.definitions.prompt import Prompt, TextMessage
 from llmops.definitions.release import AuditedRelease
+from llmops.definitions.templates import TemplateError
 from llmops.errors import LlmopsError, StepError, UsageError
 from llmops.render import Renderer
 from llmops.sync import find_prompt
@@ -73,21 +74,21 @@ def _text(workspace: Workspace, release: Release) -> PromptText | None:
 
 
 def _text_drift(workspace: Workspace, release: Release, found: Published) -> str | None:
+    """Say where a published prompt is another: in what it becomes for a case, else in what no case has shown."""
     text = _text(workspace, release)
     if text is None or found.messages is None:
         return None
     told = f"{found.where} has another text than prompt {release.name} as released"
-    roles = [message["role"] for message in text.messages]
-    if [message.get("role") for message in found.messages] != roles:
+    if [each.get("role") for each in found.messages] != [each["role"] for each in text.messages]:
         return f"{told}: its messages are others"
-    for number, (ours, theirs) in enumerate(zip(text.messages, found.messages, strict=True), 1):
-        if ours["content"].encode() != theirs.get("content", "").encode():
-            return f"{told}: message {number} ({ours['role']}) differs"
-    prompt = _prompt(workspace, release)
-    judged = _rendered(prompt, workspace, release)
-    published = _rendered(_as_published(prompt, found.messages), workspace, release)
-    differing = [case_id for case_id in judged if published.get(case_id) != judged[case_id]]
-    return f"{told}: it renders otherwise for case {differing[0]}" if differing else None
+    judged = _prompt(workspace, release)
+    published = _as_published(judged, found.messages)
+    for case in _cases(workspace, release):
+        if _rendered(workspace, published, case) != _rendered(workspace, judged, case):
+            return f"{told}: for case {case.id} it becomes something else"
+    pairs = zip(text.messages, found.messages, strict=True)
+    differing = [n for n, (ours, theirs) in enumerate(pairs, 1) if ours["content"] != theirs.get("content")]
+    return f"{told}: message {differing[0]} differs" if differing else None
 
 
 def _prompt(workspace: Workspace, release: Release) -> Prompt:
@@ -104,21 +105,17 @@ def _as_published(prompt: Prompt, messages: Sequence[Mapping[str, str]]) -> Prom
     return prompt.model_copy(update={"messages": tuple(changed)})
 
 
-def _rendered(prompt: Prompt, workspace: Workspace, release: Release) -> dict[str, bytes]:
-    """Return what a prompt becomes for some cases, by id; what it cannot be rendered for is left out."""
+def _rendered(workspace: Workspace, prompt: Prompt, case: Case) -> bytes | None:
+    """Return every byte of the messages of a case, None where there are none."""
     pool: Sequence[Case] = ()
     if prompt.examples is not None and prompt.examples.k:
         dataset, split = workspace.cases(prompt.examples.source)
         pool = dataset.of(split)
-    renderer = Renderer(prompt, pool)
-    found = {}
-    for case in _cases(workspace, release):
-        try:
-            messages = renderer.messages(case.inputs, case_id=case.id, cluster=case.cluster)
-        except StepError:
-            continue
-        found[case.id] = "\n".join(message.model_dump_json() for message in messages).encode()
-    return found
+    try:
+        messages = Renderer(prompt, pool).messages(case.inputs, case_id=case.id, cluster=case.cluster)
+    except (StepError, TemplateError):
+        return None
+    return "\n".join(message.model_dump_json() for message in messages).encode()
 
 
 def _cases(workspace: Workspace, release: Release) -> Iterator[Case]:

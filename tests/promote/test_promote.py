@@ -93,7 +93,7 @@ def test_a_release_stays_what_it_was_when_the_files_go_on(scene: Scene) -> None:
     assert found.workspace.identity("prompt", "sort") == released.identity
 
 
-def test_no_secret_gets_into_the_file(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_gets_into_the_file(scene: Scene) -> None:
     scene.pass_gate()
     scene.promote(reason="see https://bob:hunter2-hunter2@example.invalid/x")
     assert b"hunter2" not in scene.releases.read_bytes()
