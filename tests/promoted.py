@@ -122,8 +122,17 @@ class Scene:
         self.write(name, text.replace(old, new))
 
     def git(self, *arguments: str, who: str = ANN) -> str:
-        names = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in person(who).items()}
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.root), "GIT_CONFIG_NOSYSTEM": "1", **names}
+        names = {
+            f"GIT_{role}_{what}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for what, value in person(who).items()
+        }
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.root),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            **names,
+        }
         command = ["git", "-C", str(self.root), *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return done.stdout.strip()
@@ -171,9 +180,18 @@ class Scene:
             return promote(self.workspace(), journal, order, now=now)
 
     def roll_back(self, alias: str = "production", **options: Any) -> Moved:
-        order = Order(**{"kind": "prompt", "name": "sort", "alias": alias, "approver": BOB, "reason": "it broke", **options})
+        order = Order(
+            **{
+                "kind": "prompt",
+                "name": "sort",
+                "alias": alias,
+                "approver": BOB,
+                "reason": "it broke",
+                **options,
+            }
+        )
         return roll_back(self.workspace(), order, now=utc_now())
 
 
 def person(name: str) -> dict[str, str]:
-    return {"NAME": name, "EMAIL": f"{name.split()[0].lower()}@example.invalid"}
+    return {"NAME": name, "EMAIL": f"{name.split(maxsplit=1)[0].lower()}@example.invalid"}

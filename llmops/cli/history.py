@@ -38,7 +38,8 @@ def find_history(session: Session, text: str, *, limit: int) -> History:
     journal = _journal_entries(session)
     kind, name = find_name(session, text, journal)
     mirrored, problem = mlflow_entries(session, kind, name)
-    history = tell_history(kind, name, merge(journal, mirrored), limit=limit)
+    released = session.workspace.releases
+    history = tell_history(kind, name, merge(journal, mirrored), released, limit=limit)
     if not history.lines:
         raise _never_ran(session, history.title, problem, journal)
     if problem:

@@ -157,7 +157,9 @@ def _problem(raw: bytes, value: Mapping[str, Any], number: int, previous: str) -
 
 
 def _encoded(value: Mapping[str, Any]) -> bytes:
-    return f"{canonical(value)}\n".encode("utf-8", "surrogatepass")  # half a character is refused when it is read
+    return f"{canonical(value)}\n".encode(
+        "utf-8", "surrogatepass"
+    )  # half a character is refused when it is read
 
 
 def with_release(data: bytes, fields: Mapping[str, Any]) -> tuple[bytes, AuditedRelease]:

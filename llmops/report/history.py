@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from llmops.definitions.base import short
 from llmops.definitions.reference import FOLDERS
+from llmops.definitions.release import AuditedRelease, Release
 from llmops.records import Interval
 from llmops.report import texts
 from llmops.report.grids import Grid
@@ -43,12 +46,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The lines of a name, newest first. n_older: lines that are left out."""
+    """The lines of a name, newest first. n_older: lines that are left out. releases: moves of aliases, newest first."""
 
     kind: Kind
     name: str
     lines: tuple[Line, ...]
     n_older: int
+    releases: tuple[Release, ...] = ()
 
     @property
     def title(self) -> str:
@@ -68,10 +72,23 @@ class History:
         )
 
 
-def tell_history(kind: Kind, name: str, entries: Iterable[Entry], *, limit: int) -> History:
-    """Return the newest lines of a name. entries: as `merge` returns them; those of other names are left out."""
+def tell_history(
+    kind: Kind, name: str, entries: Iterable[Entry], releases: Iterable[Release] = (), *, limit: int
+) -> History:
+    """Return the newest lines of a name, and the newest releases of it, or from it where it is an experiment.
+
+    entries: as `merge` returns them, releases: in the order of their file; those of other names are left out.
+    """
     lines = _lines([entry for entry in entries if entry.is_of(kind, name)])
-    return History(kind, name, tuple(lines[:limit]), max(0, len(lines) - limit))
+    released = [release for release in releases if _is_from(release, kind, name)][::-1]
+    return History(kind, name, tuple(lines[:limit]), max(0, len(lines) - limit), tuple(released[:limit]))
+
+
+def _is_from(release: Release, kind: Kind, name: str) -> bool:
+    if kind != "experiment":
+        return (release.kind, release.name) == (kind, name)
+    evidence = release.evidence if isinstance(release, AuditedRelease) else None
+    return evidence is not None and evidence.experiment == name
 
 
 # --- one list of several ----------------------------------------------------------------------------------
@@ -320,6 +337,22 @@ def places_grid(history: History) -> Grid:
     return replace(grid, rows=tuple(dict.fromkeys(grid.rows)) if columns else ())
 
 
+def releases_grid(history: History) -> Grid:
+    """Return who let which alias point at what, when and why."""
+    titles = ("when (UTC)", "alias", "version", "stage", "approved by", "why")
+    rows = tuple(tuple(map(texts.one_line, _released(release))) for release in history.releases)
+    return Grid("What was released", titles, rows, n_names=len(titles))
+
+
+def _released(release: Release) -> tuple[str, ...]:
+    version = f"{release.name} {short(release.identity)}"
+    if not isinstance(release, AuditedRelease):
+        return "", release.alias, version, "", "", ""
+    why = f"{release.action}: {release.reason}" if release.action == "rollback" else release.reason
+    at = f"{release.created_at.astimezone(UTC):%Y-%m-%d %H:%M}"
+    return at, release.alias, version, release.stage, release.approver, why
+
+
 def _differing(columns: Iterable[Column]) -> list[Column]:
     return [column for column in columns if column.same is None]
 
@@ -346,6 +379,7 @@ def history_text(history: History, *, width: int = 80, colour: bool = False, asc
     page.add_grid(next(filter(page.has_room, results), results[-1]))
     page.add_grid(tried_grid(history))
     page.add_grid(places_grid(history))
+    page.add_grid(releases_grid(history))
     if history.n_older:
         page.add_line("")
         page.add_line(left_out(history), "dim")
@@ -362,6 +396,7 @@ def history_record(history: History) -> dict[str, Any]:
         "name": history.name,
         "n_older": history.n_older,
         "lines": [_line_record(line) for line in history.lines],
+        "releases": [release.model_dump(mode="json") for release in history.releases],
     }
 
 

@@ -25,6 +25,7 @@ from llmops.report.history import (
     left_out,
     places_grid,
     reading_of,
+    releases_grid,
     results_grid,
     shared,
     tried_grid,
@@ -80,7 +81,12 @@ class Scale:
 
 def history_page(history: History, *, now: datetime) -> str:
     """Return the history as one page. now: when it is made."""
-    tables = (results_grid(history, len(history.metrics)), tried_grid(history), places_grid(history))
+    tables = (
+        results_grid(history, len(history.metrics)),
+        tried_grid(history),
+        places_grid(history),
+        releases_grid(history),
+    )
     body = fragment(
         "history.html.jinja",
         title=history.title,

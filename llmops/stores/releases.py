@@ -24,7 +24,6 @@ def replace_releases(workspace: Workspace, before: bytes, after: bytes) -> None:
     """
     held = workspace.root / ".llmops" / "releases"
     path = (workspace.root / PATH).resolve()  # a link stays one
-    beside = path.with_name(f".{path.name}.new")
     try:
         held.parent.mkdir(exist_ok=True)
         path.parent.mkdir(exist_ok=True)
@@ -33,15 +32,19 @@ def replace_releases(workspace: Workspace, before: bytes, after: bytes) -> None:
                 raise StoreHeldError(
                     f"{PATH} was changed by another promotion: look at it, then promote again"
                 )
-            with beside.open("wb") as file:
-                file.write(after)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-            _settle(path.parent)
+            _replace(path, after)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise StoreError(f"{PATH} cannot be written: {error.strerror}; nothing was promoted") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    beside = path.with_name(f".{path.name}.new")  # one that a kill left is written over
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    _settle(path.parent)
 
 
 def _settle(folder: Path) -> None:

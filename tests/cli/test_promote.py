@@ -35,7 +35,11 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def promoted(scene: Scene, *arguments: str, uri: str = NOBODY, name: str = "sort") -> Done:
-    more = {"MLFLOW_TRACKING_URI": uri, "GIT_COMMITTER_NAME": "Bob", "GIT_COMMITTER_EMAIL": "bob@example.invalid"}
+    more = {
+        "MLFLOW_TRACKING_URI": uri,
+        "GIT_COMMITTER_NAME": "Bob",
+        "GIT_COMMITTER_EMAIL": "bob@example.invalid",
+    }
     return llmops_inside("promote", name, "--to", "production", *arguments, cwd=scene.root, more=more)
 
 
@@ -95,7 +99,9 @@ def test_promotion_rollback_and_repair_on_a_real_server(scene: Scene, server: Ml
 
 def test_a_published_prompt_with_another_text_is_drift(scene: Scene, server: MlflowServer) -> None:
     prompt = (scene.root / "prompts/sort.prompt.yaml").read_text(encoding="utf-8")
-    prompt = prompt.replace("one word only", "one last word{# a note #}{% if not ticket %} or none{% endif %}")
+    prompt = prompt.replace(
+        "one word only", "one last word{# a note #}{% if not ticket %} or none{% endif %}"
+    )
     scene.write("prompts/edited.prompt.yaml", prompt)
     scene.edit("prompt: sort", "prompt: edited", "experiments/sort.experiment.yaml")
     scene.pass_gate()
@@ -130,7 +136,10 @@ def test_a_chain_is_pointed_at_by_a_tag_of_its_model(scene: Scene, server: Mlflo
     assert "in MLflow: model m-" in done.stdout
 
     first = scene.releases.read_bytes()
-    scene.write("chains/label.chain.yaml", CHAIN.replace("id: label", "id: word").replace("label.output", "word.output"))
+    scene.write(
+        "chains/label.chain.yaml",
+        CHAIN.replace("id: label", "id: word").replace("label.output", "word.output"),
+    )
     scene.pass_gate()
     assert llmops_inside("sync", cwd=scene.root, more={"MLFLOW_TRACKING_URI": server.uri}).returncode == 0
     assert promoted(scene, uri=server.uri, name="label").returncode == 0

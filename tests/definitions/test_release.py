@@ -175,7 +175,12 @@ def test_lines_from_before_stay_readable_and_are_fixed_by_the_first_of_the_chain
 
 
 def test_a_line_must_read_before_it_is_written() -> None:
-    for wrong in ({"stage": "everybody"}, {"reason": ""}, {"reason": "\ud800"}, {"evidence": {"verdict": "v"}}):
+    for wrong in (
+        {"stage": "everybody"},
+        {"reason": ""},
+        {"reason": "\ud800"},
+        {"evidence": {"verdict": "v"}},
+    ):
         with pytest.raises(DefinitionError):
             with_release(three_lines(), fields(**wrong))
 
@@ -202,7 +207,12 @@ def test_what_is_in_force_is_the_last_line_of_each_alias() -> None:
 
 @pytest.mark.parametrize(
     ("other", "same"),
-    [({"alias": "staging"}, True), ({"model": "x"}, False), ({"parameters": {"seed": 1}}, False), ({"identity": SECOND}, False)],
+    [
+        ({"alias": "staging"}, True),
+        ({"model": "x"}, False),
+        ({"parameters": {"seed": 1}}, False),
+        ({"identity": SECOND}, False),
+    ],
 )
 def test_two_releases_are_the_same_when_they_mean_the_same_outputs(other: dict[str, Any], same: bool) -> None:
     one, another = read_releases(line() + line(**other))

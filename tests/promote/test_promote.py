@@ -5,15 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 
 from llmops.check import check_workspace
-from llmops.definitions.release import AuditedRelease, read_releases
-from llmops.errors import DefinitionError, EvidenceError, InconclusiveError, LlmopsError, StoreHeldError, UsageError
+from llmops.definitions.release import AuditedRelease, Release, read_releases
+from llmops.errors import (
+    DefinitionError,
+    EvidenceError,
+    InconclusiveError,
+    LlmopsError,
+    StoreError,
+    StoreHeldError,
+    UsageError,
+)
 from llmops.promote import Moved, Order, find_release
 from llmops.records import Outcome, RunStatus
 from llmops.steps import Overrides, open_program
@@ -66,7 +76,9 @@ def test_what_passed_is_what_the_alias_then_means(scene: Scene) -> None:
 
 def test_a_chain_is_released_with_the_model_its_variant_names(scene: Scene) -> None:
     scene.write("chains/label.chain.yaml", CHAIN)
-    scene.edit("plain: {prompt: sort}", "plain: {chain: label, model: default}", "experiments/sort.experiment.yaml")
+    scene.edit(
+        "plain: {prompt: sort}", "plain: {chain: label, model: default}", "experiments/sort.experiment.yaml"
+    )
     verdict = scene.pass_gate()
     release = audited(scene.promote(kind="chain", name="label"))
     assert (release.kind, release.model) == ("chain", "default")
@@ -126,7 +138,9 @@ CHANGES: dict[str, tuple[Callable[[Scene], None], str]] = {
         "prompts/sort, its model or its parameters changed",
     ),
     "parameters": (
-        lambda s: s.edit("prompt: sort}", "prompt: sort, parameters: {seed: 1}}", "experiments/sort.experiment.yaml"),
+        lambda s: s.edit(
+            "prompt: sort}", "prompt: sort, parameters: {seed: 1}}", "experiments/sort.experiment.yaml"
+        ),
         "prompts/sort, its model or its parameters changed",
     ),
     "dataset": (lambda s: s.edit("is red", "is so red", "datasets/tickets.jsonl"), "the dataset changed"),
@@ -186,7 +200,9 @@ def test_without_a_verdict_or_an_experiment_nothing_is_released(scene: Scene) ->
 
 def test_an_experiment_that_speaks_against_it_counts_too(scene: Scene) -> None:
     scene.pass_gate()
-    scene.write("experiments/safety.experiment.yaml", (scene.root / "experiments/sort.experiment.yaml").read_text())
+    scene.write(
+        "experiments/safety.experiment.yaml", (scene.root / "experiments/sort.experiment.yaml").read_text()
+    )
     scene.judge(scene.run("safety"), Outcome.FAIL)
     refused(scene, EvidenceError, "safety:plain: the verdict .* is fail")
 
@@ -243,7 +259,12 @@ def test_an_alias_is_a_word_that_references_and_mlflow_take(scene: Scene, alias:
 def test_where_duties_are_separate_no_author_since_the_last_release_approves(scene: Scene) -> None:
     scene.write("llmops.yaml", "promotion: {separation_of_duties: true}\n")
     scene.pass_gate()
-    refused(scene, EvidenceError, "ann@elsewhere.invalid cannot approve: Ann Author", approver="ann@elsewhere.invalid")
+    refused(
+        scene,
+        EvidenceError,
+        "ann@elsewhere.invalid cannot approve: Ann Author",
+        approver="ann@elsewhere.invalid",
+    )
     assert scene.promote(approver="Bob <bob@example.invalid>").is_new
     scene.commit()
     scene.edit("one word only", "a single word")
@@ -256,7 +277,9 @@ def test_where_duties_are_separate_no_author_since_the_last_release_approves(sce
     assert audited(scene.promote(approver="Cleo")).author.startswith("Ann Author")
 
 
-def test_elsewhere_authors_approve_and_git_says_who_we_are(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_authors_approve_and_git_says_who_we_are(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GIT_COMMITTER_NAME", "Ann Author")
     monkeypatch.setenv("GIT_COMMITTER_EMAIL", "ann@example.invalid")
     scene.pass_gate()
@@ -267,11 +290,10 @@ def test_elsewhere_authors_approve_and_git_says_who_we_are(scene: Scene, monkeyp
 
 
 def test_a_rollback_goes_back_one_release_as_a_line_of_its_own(scene: Scene) -> None:
-    releases = []
-    for text in ("one word only", "a single word", "just a word"):
-        if releases:
-            scene.edit(before, text)
-        before = text
+    releases: list[Release] = []
+    texts = ("one word only", "a single word", "just a word")
+    for before, text in zip(texts[:1] + texts, texts, strict=False):
+        scene.edit(before, text)
         scene.pass_gate()
         releases.append(scene.promote().release)
     back = scene.roll_back(reason="too many refusals")
@@ -337,9 +359,9 @@ def test_nothing_is_added_to_a_file_that_is_not_as_it_was_written(scene: Scene) 
     scene.promote()
     data = scene.releases.read_bytes()
     scene.releases.write_bytes(data.replace(b'"Bob"', b'"Eve"'))
-    with pytest.raises(DefinitionError, match="releases.jsonl:1: this line was changed"):
+    with pytest.raises(DefinitionError, match=r"releases.jsonl:1: this line was changed"):
         scene.promote(alias="staging")
-    with pytest.raises(DefinitionError, match="releases.jsonl:1: this line was changed"):
+    with pytest.raises(DefinitionError, match=r"releases.jsonl:1: this line was changed"):
         scene.workspace().resolve("prompt", "sort@production")
     (finding,) = check_workspace(scene.workspace())
     assert (finding.path, finding.line) == ("experiments/releases.jsonl", 1)
@@ -368,3 +390,31 @@ def test_what_an_alias_means_is_asked_of_the_file(scene: Scene) -> None:
     assert find_release(scene.workspace(), order) == release
     with pytest.raises(UsageError, match="no such alias"):
         find_release(scene.workspace(), Order("prompt", "sort", "staging"))
+
+
+def test_promotions_at_the_same_moment_each_win_whole_or_lose_F93(scene: Scene) -> None:
+    scene.pass_gate()
+    aliases = [f"place-{number}" for number in range(4)]
+    ready = Barrier(len(aliases))
+
+    def move(alias: str) -> str | None:
+        ready.wait()
+        try:
+            return scene.promote(alias=alias).release.alias
+        except StoreHeldError:
+            return None
+
+    with ThreadPoolExecutor(len(aliases)) as pool:
+        won = {alias for alias in pool.map(move, aliases) if alias}
+    assert won
+    assert {each.alias for each in read_releases(scene.releases.read_bytes())} == won
+
+
+def test_a_file_that_cannot_be_written_is_left_as_it_was(scene: Scene) -> None:
+    scene.pass_gate()
+    scene.promote()
+    before = scene.releases.read_bytes()
+    (scene.root / "experiments/.releases.jsonl.new").mkdir()
+    with pytest.raises(StoreError, match="cannot be written: Is a directory; nothing was promoted"):
+        scene.promote(alias="staging")
+    assert scene.releases.read_bytes() == before

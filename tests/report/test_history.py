@@ -6,17 +6,20 @@ import dataclasses
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmops.definitions.release import read_releases, with_release
 from llmops.report.history import (
     INTERVAL,
     changes,
     history_record,
     history_text,
     merge,
+    tell_history,
 )
 from llmops.score.summary import LEVEL
 from llmops.stores.entries import JOURNAL, MLFLOW, Entry
@@ -218,6 +221,47 @@ def test_hostile_names_are_inert_in_the_table(ascii_only: bool) -> None:
     assert not {"\x1b", "\x07", "\t", "\u202e", "\r"} & set(text)
     assert "::error" not in [line.strip()[:7] for line in text.splitlines()]
     assert text.isascii() or not ascii_only
+
+
+def test_releases_are_told_with_who_when_and_why() -> None:
+    data, _ = with_release(b"", release())
+    data, _ = with_release(data, release(action="rollback", reason=HOSTILE, evidence=None, stage="staff"))
+    data, _ = with_release(data, release(name="other"))
+    found = read_releases(data)
+    told = tell_history("prompt", "sort", merge([entry()]), found, limit=50)
+    assert told.releases == (found[1], found[0])
+    text = history_text(told, width=200)
+    newest, oldest = text.partition("What was released")[2].splitlines()[2:4]
+    assert oldest.split()[:7] == ["2026-05-04", "12:00", "production", "sort", "a" * 12, "everyone", "Bob"]
+    assert "short answers" in oldest
+    assert "rollback: a" in newest and "\x1b" not in text
+    assert json.loads(json.dumps(history_record(told)))["releases"][1]["evidence"]["run"] == "sort-1"
+    assert tell_history("experiment", "sort", merge([entry()]), found, limit=50).releases == (
+        found[2],
+        found[0],
+    )
+    assert "What was released" not in history_text(history(entry()))
+
+
+def release(**changes: Any) -> dict[str, Any]:
+    evidence = {
+        "verdict": "v",
+        "outcome": "pass",
+        "judged_at": BEGAN.isoformat(),
+        "run": "sort-1",
+        "policy": {},
+    }
+    evidence |= {"experiment": "sort", "variant": "plain", "candidate": "b" * 64, "dataset": "tickets/test"}
+    evidence |= {"dataset_version": "c" * 64, "evaluators": {}}
+    about = {"kind": "prompt", "name": "sort", "alias": "production", "identity": "a" * 64, "commit": "d"}
+    said = {
+        "action": "promote",
+        "stage": "everyone",
+        "reason": "short answers",
+        "author": "Ann",
+        "approver": "Bob",
+    }
+    return {**about, **said, "created_at": BEGAN.isoformat(), "evidence": evidence, **changes}
 
 
 def test_the_record_is_plain_json_with_every_line() -> None:

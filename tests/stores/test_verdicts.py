@@ -32,7 +32,10 @@ def side(name: str) -> Side:
 
 def verdict(number: int = 1, candidate: str = "a", baseline: str | None = "b", **fields: Any) -> Verdict:
     judged = CandidateVerdict(
-        candidate=side(candidate), baseline=baseline and side(baseline), outcome=Outcome.PASS, gates=(gate(),)
+        candidate=side(candidate),
+        baseline=side(baseline) if baseline else None,
+        outcome=Outcome.PASS,
+        gates=(gate(),),
     )
     values: dict[str, Any] = {
         "id": digest(f"verdict {number}"),
@@ -83,7 +86,9 @@ def test_a_verdict_that_is_there_is_neither_changed_nor_added_again(journal: Jou
 
 
 def test_looks_are_counted_by_candidate_and_by_what_it_is_compared_with(journal: Journal) -> None:
-    for number, (candidate, baseline) in enumerate([("a", "b"), ("a", "b"), ("a", "z"), ("a", None), ("c", "b")]):
+    for number, (candidate, baseline) in enumerate(
+        [("a", "b"), ("a", "b"), ("a", "z"), ("a", None), ("c", "b")]
+    ):
         journal.save_verdict(verdict(number, candidate, baseline))
     assert journal.n_looks(digest("a")) == 4
     assert journal.n_looks(digest("a"), digest("b")) == 2
@@ -120,7 +125,9 @@ def test_verdicts_outlive_the_process(place: StorePlace) -> None:
     reason=st.text(),
     outcome=st.sampled_from(Outcome),
     cost=st.none() | st.floats(0, 1e9),
-    evaluators=st.lists(st.builds(EvaluatorVersion, name=st.text(), kind=st.text(), identity=st.text()), max_size=2),
+    evaluators=st.lists(
+        st.builds(EvaluatorVersion, name=st.text(), kind=st.text(), identity=st.text()), max_size=2
+    ),
 )
 def test_a_verdict_survives_its_json(
     reason: str, outcome: Outcome, cost: float | None, evaluators: list[EvaluatorVersion]
