@@ -19,6 +19,8 @@ CODES = [
     (errors.AccessError("x"), 4),
     (errors.BudgetError("x"), 4),
     (errors.StoreHeldError("x"), 5),
+    (errors.EvidenceError("x"), 1),
+    (errors.InconclusiveError("x"), 6),
 ]
 
 
@@ -42,10 +44,10 @@ def test_codes_are_those_that_are_promised() -> None:
     }
 
 
-def test_no_error_of_ours_says_that_a_gate_failed_or_that_all_is_well() -> None:
+def test_no_error_but_missing_evidence_says_that_a_gate_failed_and_none_that_all_is_well() -> None:
     kinds = [LlmopsError]
     for kind in kinds:
-        kinds += kind.__subclasses__()
+        kinds += [each for each in kind.__subclasses__() if each is not errors.EvidenceError]
     found = {exit_of(kind.__new__(kind)) for kind in kinds}
     assert found <= {Exit.WRONG, Exit.INCOMPLETE, Exit.STOPPED, Exit.HELD}
     assert len(found) == 4

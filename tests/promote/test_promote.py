@@ -28,7 +28,7 @@ from llmops.promote import Moved, Order, find_release
 from llmops.records import Outcome, RunStatus
 from llmops.steps import Overrides, open_program
 from llmops.stores.releases import replace_releases
-from tests.promoted import BOB, CHAIN, Scene, utc_now
+from tests.promoted import BOB, CHAIN, Scene, gate_of, utc_now
 
 TWO = """
 dataset: tickets
@@ -238,6 +238,34 @@ def test_a_baseline_that_moved_meanwhile_makes_the_comparison_void(scene: Scene)
     with pytest.raises(EvidenceError, match="the baseline changed since"):
         scene.promote(stage="staff")
     assert scene.releases.read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize(
+    ("gate", "asked", "enough"),
+    [
+        ("margin: 0.05", {"margin": 0.05}, True),
+        ("margin: 0.05", {"margin": 0.1}, False),
+        ("relative: true, margin: 0.05", {"margin": 0.04}, True),
+        ("", {"margin": 0.05}, True),
+        ("slice: edge", {}, False),
+        ("slice: edge", {"slice": "edge"}, True),
+        ("variant: other", {"metric": "error_rate"}, True),
+        ("variant: warm", {"metric": "error_rate"}, False),
+    ],
+)
+def test_every_gate_of_today_was_asked(scene: Scene, gate: str, asked: dict[str, Any], enough: bool) -> None:
+    asked = {"metric": "exact_match", **asked}
+    gates = f"gates: [{{metric: exact_match, not_worse_than: baseline, {gate}}}]\nbaseline: plain\n"
+    variants = TWO.replace(
+        "turned: {prompt: sort, set: {parameters.temperature: 0.9}}", "other: {prompt: sort}"
+    )
+    scene.write("experiments/sort.experiment.yaml", variants + gates)
+    scene.commit()
+    scene.judge(scene.run(), gates=(gate_of(**asked),))
+    if enough:
+        assert scene.promote(variant="warm").is_new
+    else:
+        refused(scene, EvidenceError, "a gate changed since the verdict", variant="warm")
 
 
 def test_what_is_not_committed_is_found_by_nobody_else_and_not_released(scene: Scene) -> None:
