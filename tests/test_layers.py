@@ -29,6 +29,7 @@ LAYERS = (
     "run",
     "compare",
     "report",
+    "gate",
     "sync",
     "promote",
     "cli",

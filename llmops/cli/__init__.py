@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "Carry out an experiment, or one prompt or chain.",
     "score": "Score a run again, without calling the models under test.",
     "compare": "Compare two variants, runs or versions, case by case.",
+    "gate": "Judge an experiment by its gates, and exit with the verdict.",
     "report": "Show a run, or the history of a name.",
     "promote": "Let an alias point at what passed, or take it back.",
     "sync": "Deliver to MLflow what is still waiting.",

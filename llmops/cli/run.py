@@ -92,7 +92,6 @@ def _run_experiment(
     no_sync: bool,
     as_json: bool,
 ) -> int:
-    from llmops.evaluators.bound import ahead
     from llmops.plan import plan_experiment, select
     from llmops.run import find_finished
 
@@ -100,7 +99,7 @@ def _run_experiment(
         raise UsageError(f"--replay reads recordings: it goes without {'--record' if record else '--fresh'}")
     session.workspace.skip_bad, session.workspace.allow_empty = skip_bad, allow_empty
     replaying = open_replay(session, name) if replay else None
-    with _open_journal(session, create=not dry_run, local=replaying is not None) as journal:
+    with open_run_journal(session, create=not dry_run, local=replaying is not None) as journal:
         replayed = replaying.identity if replaying else None
         plan = plan_experiment(
             session.workspace, name, journal, fresh=fresh, replayed=replayed, now=utc_now()
@@ -108,15 +107,15 @@ def _run_experiment(
         _tell_skipped(session)
         selection = select(plan, variants=variants, models=models, cases=cases, limit=limit)
         if dry_run or journal is None:
-            return _tell_plan(_explain(session, plan, journal, selection), as_json=as_json)
+            return _tell_plan(explain(session, plan, journal, selection), as_json=as_json)
         finished = find_finished(plan, journal, selection)
         if why:
-            _tell_why(_explain(session, plan, journal, selection))
+            tell_why(explain(session, plan, journal, selection))
         if finished is not None:
             code = _nothing_to_do(finished, journal, as_json=as_json)
         else:
-            with ahead(plan.evaluators):
-                code = _carry_out(session, plan, journal, selection, concurrency, replaying, as_json=as_json)
+            run, result = carry_out(session, plan, journal, selection, concurrency, replaying)
+            code = _tell_run(run, result, journal, replaying, as_json=as_json)
         if record:
             record_replies(session, journal, plan.run)
     if not no_sync and replaying is None and code not in STOPPED_BY_SIGNAL:
@@ -134,7 +133,7 @@ def _tell_skipped(session: Session) -> None:
 
 
 @contextmanager
-def _open_journal(session: Session, *, create: bool, local: bool = False) -> Iterator[Journal | None]:
+def open_run_journal(session: Session, *, create: bool, local: bool = False) -> Iterator[Journal | None]:
     """Give the journal; None when nothing has run here and no store may be made. local: one on this disk."""
     if not create and (local or not session.has_journal()):
         yield None
@@ -156,21 +155,23 @@ def _nothing_to_do(run: Run, journal: Journal, *, as_json: bool) -> int:
     return Exit.DONE
 
 
-def _carry_out(
+def carry_out(
     session: Session,
     plan: Plan,
     journal: Journal,
     selection: Selection,
     concurrency: int | None,
     replay: Replay | None,
-    *,
-    as_json: bool,
-) -> int:
+) -> tuple[Run, Result]:
+    """Return the run, carried out and compared with its baseline, and what it came to; progress is shown.
+
+    Raises DefinitionError when `check` finds anything, BudgetError when the prompts alone would cost more.
+    """
     from llmops.call.carrying import Settings
     from llmops.check import check_workspace
     from llmops.cli.progress import showing_progress
-    from llmops.cli.report import print_run
     from llmops.compare import compare_run
+    from llmops.evaluators.bound import ahead
     from llmops.run import run_experiment
 
     findings = check_workspace(session.workspace, [("experiment", plan.run.experiment)])
@@ -178,9 +179,9 @@ def _carry_out(
         raise DefinitionError(findings)
     for note in (*plan.notes, *_notices(plan)):
         say(f"note: {note}")
-    with journal.hold(plan.run.id):
+    with ahead(plan.evaluators), journal.hold(plan.run.id):
         if (budget := plan.experiment.budget.usd) is not None and replay is None:
-            _refuse_over_budget(_explain(session, plan, journal, selection), budget)
+            _refuse_over_budget(explain(session, plan, journal, selection), budget)
         with showing_progress(plan.run.id) as progress:
             settings = Settings(session.environment, steady_clock(), concurrency, progress, give_up, replay)
             result = asyncio.run(run_experiment(session.workspace, plan, journal, selection, settings))
@@ -190,6 +191,12 @@ def _carry_out(
             }
         )
         journal.save_run(run)
+    return run, result
+
+
+def _tell_run(run: Run, result: Result, journal: Journal, replay: Replay | None, *, as_json: bool) -> int:
+    from llmops.cli.report import print_run
+
     print_run(run, journal, as_json=as_json)
     code = tell_result(result)
     if replay is not None:
@@ -235,7 +242,8 @@ class Explanation:
     spent_usd: float
 
 
-def _explain(session: Session, plan: Plan, journal: Journal | None, selection: Selection) -> Explanation:
+def explain(session: Session, plan: Plan, journal: Journal | None, selection: Selection) -> Explanation:
+    """Return what carrying out a part of a plan would take, and why."""
     from llmops.plan import estimate, reasons
     from llmops.run import missing_outputs
     from llmops.score import unjudged
@@ -270,11 +278,12 @@ def _tell_plan(explained: Explanation, *, as_json: bool) -> int:
     if as_json:
         print_record(asdict(explained))
     else:
-        _tell_why(explained, click.echo)
+        tell_why(explained, click.echo)
     return Exit.DONE
 
 
-def _tell_why(explained: Explanation, tell: Callable[[str], None] = say) -> None:
+def tell_why(explained: Explanation, tell: Callable[[str], None] = say) -> None:
+    """Say what a run would do, and why."""
     if not explained.n_cells and not explained.n_calls and not explained.reasons:
         tell(f"{explained.run_id}: every output is there")
         return

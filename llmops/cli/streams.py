@@ -10,7 +10,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from secrets import token_hex
 from typing import TYPE_CHECKING, TextIO
@@ -20,6 +20,8 @@ from llmops.secrets import scrub_bytes
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+_stopped: list[str] = []
+"""The token by which the runner would listen again, while it does not."""
 _GONE = frozenset({errno.EPIPE, errno.EIO})
 
 
@@ -72,11 +74,23 @@ def commands_stopped(environment: Mapping[str, str]) -> Iterator[None]:
         return
     token = token_hex(16)
     print(f"::stop-commands::{token}", file=sys.stderr, flush=True)
+    _stopped.append(token)
     try:
         yield
     finally:
+        _stopped.remove(token)
         sys.stdout.flush()
         print(f"::{token}::", file=sys.stderr, flush=True)
+
+
+def print_commands(lines: Iterable[str]) -> None:
+    """Print workflow commands of ours on standard error, for which the runner listens again meanwhile."""
+    sys.stdout.flush()
+    around = ((f"::{token}::", f"::stop-commands::{token}") for token in _stopped[-1:])
+    before, after = next(around, (None, None))
+    for line in (before, *lines, after):
+        if line is not None:
+            print(line, file=sys.stderr, flush=True)
 
 
 def _open(descriptor: int, given: TextIO | None) -> TextIO:

@@ -67,26 +67,26 @@ def compare_variants(
     for side in (baseline, candidate):
         variant_of(*side)
     _refuse_other_evaluators(run, other)
-    _refuse_other_schemas(baseline, candidate)
+    refuse_other_schemas(baseline, candidate)
     # One version of a dataset is one content: then there is nothing to hash.
     with_keys = run.dataset.version != other.dataset.version
-    summing = _summaries(run, other)
-    sides = [_read(journal, *side, summing, with_keys=with_keys) for side in (baseline, candidate)]
+    summing = summing_evaluators(run, other)
+    sides = [read_side(journal, *side, summing, with_keys=with_keys) for side in (baseline, candidate)]
     return _compare(baseline, candidate, *sides, level=level, now=now)
 
 
 def compare_run(journal: Numbers, run: Run, *, now: datetime) -> list[Comparison]:
     """Return each candidate of a run compared with its baseline, in order; none without a baseline."""
     read: dict[str, SideValues] = {}
-    summing = _summaries(run)
+    summing = summing_evaluators(run)
     found = []
     for candidate in run.variants:
-        baseline = None if candidate.is_baseline else _baseline_of(run, candidate)
+        baseline = None if candidate.is_baseline else baseline_of(run, candidate)
         if baseline is None:
             continue
         if baseline.name not in read:
-            read[baseline.name] = _read(journal, run, baseline.name, summing, with_keys=False)
-        values = _read(journal, run, candidate.name, summing, with_keys=False)
+            read[baseline.name] = read_side(journal, run, baseline.name, summing, with_keys=False)
+        values = read_side(journal, run, candidate.name, summing, with_keys=False)
         names = (run, baseline.name), (run, candidate.name)
         found.append(_compare(*names, read[baseline.name], values, level=LEVEL, now=now))
     return found
@@ -101,7 +101,7 @@ def _compare(
     level: float,
     now: datetime,
 ) -> Comparison:
-    pairs = _pair(before, after, level=level)
+    pairs = pair_cases(before, after, level=level)
     run, other = baseline[0], candidate[0]
     if not pairs.ids:
         raise UsageError(_no_pairs(run, other, before, after))
@@ -114,8 +114,8 @@ def _compare(
     scored = [measure for measure in measures if measure.kind == "score"]
     return Comparison(
         created_at=now,
-        baseline=_side(*baseline),
-        candidate=_side(*candidate),
+        baseline=side_of(*baseline),
+        candidate=side_of(*candidate),
         dataset="/".join(filter(None, (other.dataset.name, other.dataset.split))),
         n_cases=len(pairs.ids),
         n_unpaired=len(before.cases.keys() | after.cases.keys()) - len(pairs.ids),
@@ -132,7 +132,7 @@ def _without_flips(effect: Effect) -> Effect:
     return effect.model_copy(update={"improved": (), "regressed": ()})
 
 
-def _baseline_of(run: Run, candidate: Variant) -> Variant | None:
+def baseline_of(run: Run, candidate: Variant) -> Variant | None:
     """Return the candidate as it stands elsewhere, or the baseline of its cell of the matrix."""
     baselines = [variant for variant in run.variants if variant.is_baseline]
     written = str(run.experiment_definition.get("baseline") or "")
@@ -153,7 +153,7 @@ def variant_of(run: Run, name: str) -> Variant:
     return run.variants[names.index(name)]
 
 
-def _side(run: Run, name: str) -> Side:
+def side_of(run: Run, name: str) -> Side:
     variant = variant_of(run, name)
     return Side(run_id=run.id, variant=name, definition=variant.definition, identity=variant.identity)
 
@@ -170,7 +170,7 @@ def _refuse_other_evaluators(run: Run, other: Run) -> None:
             )
 
 
-def _refuse_other_schemas(baseline: tuple[Run, str], candidate: tuple[Run, str]) -> None:
+def refuse_other_schemas(baseline: tuple[Run, str], candidate: tuple[Run, str]) -> None:
     """Scores of outputs of another form, or against answers of another type, mean something else.
 
     What was not declared, or not noted at the time, differs from nothing.
@@ -196,7 +196,7 @@ def _evaluators_of(run: Run, other: Run) -> list[EvaluatorVersion]:
     return list({evaluator.name: evaluator for evaluator in (*run.evaluators, *other.evaluators)}.values())
 
 
-def _summaries(*runs: Run) -> dict[str, Summary]:
+def summing_evaluators(*runs: Run) -> dict[str, Summary]:
     """Return the evaluators of these runs that have figures over all cases, by name, as they were defined."""
     found: dict[str, Summary] = {}
     for run in runs:
@@ -301,7 +301,7 @@ class SideValues:
         return means[[self.cases[case_id].place for case_id in ids]]
 
 
-def _read(
+def read_side(
     journal: Numbers, run: Run, variant: str, summing: Mapping[str, Summary], *, with_keys: bool
 ) -> SideValues:
     side = SideValues(with_keys, summing)
@@ -430,7 +430,7 @@ def _unknown(measure: Measure, scale: Literal["difference", "ratio"], n_missing:
     )
 
 
-def _pair(baseline: SideValues, candidate: SideValues, *, level: float) -> Pairs:
+def pair_cases(baseline: SideValues, candidate: SideValues, *, level: float) -> Pairs:
     common = sorted(baseline.cases.keys() & candidate.cases.keys())
     ids = [case_id for case_id in common if baseline.cases[case_id].key == candidate.cases[case_id].key]
     facts = [candidate.cases[case_id] for case_id in ids]

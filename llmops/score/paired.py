@@ -60,6 +60,24 @@ class PairedSums:
             interval = resampled(difference, len(pairs), clusters=clusters, level=level, seed=seed)
             yield PairedFigure(part, before, after, interval)
 
+    def candidate(self, part: str, *, lower_is_better: bool) -> tuple[float, Statistic] | None:
+        """Return a figure of the candidate alone, and the function behind it turned so that higher is better.
+
+        None where its evaluator has no such figure.
+        """
+        found = self._by_case([self.sides[1][pair] for pair in self.pairs]).get(part)
+        return (
+            None if found is None else (plain_value(found, len(self.pairs)), _turned(found, lower_is_better))
+        )
+
+    def gain(self, part: str, *, lower_is_better: bool) -> tuple[float, float, Statistic] | None:
+        """Return a figure of both sides, and the function of how much better the candidate is; as `candidate`."""
+        baseline, candidate = (self._by_case([side[pair] for pair in self.pairs]) for side in self.sides)
+        if part not in baseline or part not in candidate:
+            return None
+        before, after = (plain_value(side[part], len(self.pairs)) for side in (baseline, candidate))
+        return before, after, _turned(_difference(baseline[part], candidate[part]), lower_is_better)
+
     def _by_case(self, repeats: Sequence[Sequence[Sums]]) -> dict[str, Statistic]:
         """Return the figures of one side as functions of weights of its cases: all repeats of a case weigh alike."""
         scores = [score for case in repeats for score in case]
@@ -85,6 +103,10 @@ def _by_pair(evaluator: Summary, ledger: Ledger, pairs: Mapping[int, int]) -> di
         pair: sorted(scores, key=lambda score: (score.label or "", score.sums))
         for pair, scores in found.items()
     }
+
+
+def _turned(statistic: Statistic, lower_is_better: bool) -> Statistic:
+    return (lambda weights: -statistic(weights)) if lower_is_better else statistic
 
 
 def _spread(statistic: Statistic, places: npt.NDArray[np.intp]) -> Statistic:

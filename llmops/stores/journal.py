@@ -639,6 +639,13 @@ class Journal:
 
         return {} if owner is None else self._database.write(share, Area.SHARES)
 
+    def oldest_output(self, run_id: str, variant: str) -> datetime | None:
+        """Return when the first of a variant's outputs came to be, None when it has none."""
+        wanted = CELLS.c.run_id == run_id, CELLS.c.variant == escape(variant)
+        query = select(func.min(OUTPUTS.c.created_at)).join(CELLS, CELLS.c.cell_id == OUTPUTS.c.cell_id)
+        (found,) = self._rows(query.where(*wanted))[0]
+        return None if found is None else datetime.fromisoformat(found)
+
     # --- verdicts -----------------------------------------------------------------------------------------
 
     def save_verdict(self, verdict: Verdict) -> None:

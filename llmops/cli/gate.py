@@ -1,0 +1,209 @@
+"""`llmops gate`: run what is missing on both sides, judge, and exit with the verdict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llmops.cli.exits import STOPPED_BY_SIGNAL, Exit, exit_of, verdict_exit
+from llmops.cli.faces import Faces, close_verdicts, show_verdict
+from llmops.cli.session import Session, complete_names, json_option, open_session, say, utc_now
+from llmops.errors import LlmopsError, RecordingError, UsageError
+
+if TYPE_CHECKING:
+    from llmops.call.replay import Replay
+    from llmops.gate import Paid
+    from llmops.plan import Plan
+    from llmops.records import Run, Verdict
+    from llmops.stores.journal import Journal
+
+PRECEDENCE = (Exit.WRONG, Exit.HELD, Exit.STOPPED, Exit.INCOMPLETE, Exit.FAILED, Exit.INCONCLUSIVE, Exit.DONE)
+
+_file = click.Path(dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the command line asks for, beside which experiments."""
+
+    faces: Faces
+    replay: bool
+    concurrency: int | None
+    is_text: bool
+
+
+@click.command("gate")
+@click.argument("names", metavar="[EXPERIMENT]...", nargs=-1, shell_complete=complete_names("experiment"))
+@click.option("--replay", type=click.Choice(["only"]), help="Ask no model: recordings answer, without a key.")
+@click.option("--concurrency", type=click.IntRange(1, 4096), help="Calls in flight for each model.")
+@click.option("--allow-empty", is_flag=True, help="Go on with a dataset of no cases, which never passes.")
+@click.option("--junit", type=_file, metavar="FILE", help="Write all verdicts to FILE as JUnit XML.")
+@click.option("--markdown", type=_file, metavar="FILE", help="Write the verdict to FILE as a comment.")
+@click.option("--html", type=_file, metavar="FILE", help="Write it to FILE as one self-contained page.")
+@click.option(
+    "--annotations/--no-annotations",
+    default=None,
+    help="Remarks on changed lines, as GitHub's runner reads them; where it runs unless said.",
+)
+@click.option("--no-sync", is_flag=True, help="Leave MLflow for a later `llmops sync`.")
+@json_option
+def command(
+    names: tuple[str, ...],
+    junit: Path | None,
+    markdown: Path | None,
+    html: Path | None,
+    annotations: bool | None,
+    no_sync: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Judge each EXPERIMENT by its gates; without a name, all that have gates.
+
+    Says first what its gates can see and what that takes, then runs what is missing on both sides and says
+    pass, fail or inconclusive. Of several experiments, --markdown and --html write one file each, named after it,
+    and --json is a list.
+    """
+    session = open_session()
+    session.workspace.allow_empty = options["allow_empty"]
+    chosen = _chosen(session, names)
+    is_annotated = os.environ.get("GITHUB_ACTIONS") == "true" if annotations is None else annotations
+    faces = Faces(junit, markdown, html, is_annotated, is_several=len(chosen) > 1 or not names)
+    asked = _Asked(faces, options["replay"] is not None, options["concurrency"], is_text=not as_json)
+    verdicts, codes = _judge_all(session, chosen, asked)
+    code = next((each for each in codes if each in STOPPED_BY_SIGNAL), None) or worst_exit(codes)
+    close_verdicts(verdicts, code, faces, os.environ, as_json=as_json)
+    if not no_sync and not asked.replay and code not in STOPPED_BY_SIGNAL:
+        from llmops.cli.sync import sync_after_run
+
+        for verdict in verdicts:
+            sync_after_run(session, verdict.run_id)
+    return code
+
+
+def worst_exit(codes: Sequence[int]) -> int:
+    """Return the one exit code of several: what kept gates from being judged stands before what they say."""
+    return next((code for code in PRECEDENCE if code in codes), Exit.DONE)
+
+
+def _chosen(session: Session, names: Sequence[str]) -> list[str]:
+    """Return the experiments to judge (UsageError where one of them has no gates, or there is none that has)."""
+    workspace = session.workspace
+    if names:
+        found = [session.target(name, ("experiment",))[1] for name in names]
+        for name in found:
+            if not workspace.experiment(name).gates:
+                raise UsageError(
+                    f"{name} has no gates: write some under `gates:` in {workspace.path('experiment', name)}"
+                )
+        return list(dict.fromkeys(found))
+    found = [name for name in workspace.names("experiment") if workspace.experiment(name).gates]
+    if not found:
+        raise UsageError("no experiment has gates: write some under `gates:`")
+    return found
+
+
+def _judge_all(session: Session, names: Sequence[str], asked: _Asked) -> tuple[list[Verdict], list[int]]:
+    """Return the verdicts, and the exit code of each experiment; what keeps one from being judged keeps no other."""
+    verdicts, codes = [], []
+    for name in names:
+        try:
+            verdict, code = _judge(session, name, asked)
+        except LlmopsError as error:
+            if len(names) == 1:
+                raise
+            say(f"{name}: {error}")
+            verdict, code = None, exit_of(error)
+        if verdict is not None:
+            verdicts.append(verdict)
+        codes.append(code)
+        if code in STOPPED_BY_SIGNAL:
+            break
+    return verdicts, codes
+
+
+def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, int]:
+    from llmops.cli.recordings import open_replay
+    from llmops.cli.run import open_run_journal
+    from llmops.plan import plan_experiment
+
+    replaying = open_replay(session, name) if asked.replay else None
+    with open_run_journal(session, create=True, local=asked.replay) as journal:
+        assert journal is not None  # noqa: S101 - one that may be made
+        replayed = replaying.identity if replaying else None
+        plan = plan_experiment(session.workspace, name, journal, replayed=replayed, now=utc_now())
+        _tell_forecast(session, plan, journal)
+        begun = utc_now()
+        run, code, n_not_recorded, paid = _finished(session, plan, journal, asked, replaying)
+        if code != Exit.DONE:
+            return None, code
+        return _said(session, journal, run, asked, paid, n_not_recorded, begun)
+
+
+def _tell_forecast(session: Session, plan: Plan, journal: Journal) -> None:
+    """Say what the gates can see, and what it takes to ask them."""
+    from llmops.cli.run import explain, tell_why
+    from llmops.gate.forecast import forecast
+    from llmops.plan import Selection
+
+    for line in forecast(plan, session.workspace.document("experiment", plan.run.experiment)):
+        say(line)
+    tell_why(explain(session, plan, journal, Selection()))
+
+
+def _finished(
+    session: Session, plan: Plan, journal: Journal, asked: _Asked, replaying: Replay | None
+) -> tuple[Run, int, int, Paid]:
+    """Return the run with all that was missing, its exit code, how many replies no recording had, and what it took."""
+    from llmops.cli.recordings import tell_misses
+    from llmops.cli.run import carry_out, tell_result
+    from llmops.gate import Paid
+    from llmops.plan import Selection
+    from llmops.run import find_finished
+
+    done = find_finished(plan, journal, Selection())
+    if done is not None:
+        for note in plan.notes:
+            say(f"note: {note}")
+        return done, Exit.DONE, 0, Paid()
+    before = journal.find_run(plan.run.id)
+    run, result = carry_out(session, plan, journal, Selection(), asked.concurrency, replaying)
+    n_not_recorded = result.errors.get(RecordingError.kind, (0, ""))[0]
+    code = tell_result(result)
+    if replaying is not None:
+        tell_misses(replaying, result)
+        code = Exit.DONE if n_not_recorded and code == Exit.INCOMPLETE else code
+    n_before, usd_before = (0, 0.0) if before is None else (before.n_calls, before.cost_usd)
+    usd = None if run.cost_usd is None or usd_before is None else max(0.0, run.cost_usd - usd_before)
+    return run, code, n_not_recorded, Paid(run.n_calls - n_before, usd)
+
+
+def _said(
+    session: Session,
+    journal: Journal,
+    run: Run,
+    asked: _Asked,
+    paid: Paid,
+    n_not_recorded: int,
+    begun: datetime,
+) -> tuple[Verdict, int]:
+    """Judge a finished run, keep the verdict, and show it."""
+    from llmops.gate import judge_run
+
+    verdict = judge_run(
+        session.workspace,
+        journal,
+        run,
+        now=utc_now(),
+        paid=paid,
+        n_not_recorded=n_not_recorded,
+        reused_before=begun,
+    )
+    journal.save_verdict(verdict)
+    show_verdict(session, journal, run, verdict, asked.faces, is_text=asked.is_text)
+    return verdict, verdict_exit(verdict)

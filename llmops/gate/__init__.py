@@ -1,0 +1,281 @@
+"""A finished run -> verdict: each gate on each candidate, all of them taken together, and what the policy makes of it.
+
+Reads the rows of the run from the journal and writes nothing; carrying out what is missing belongs to `run`, and how
+a verdict looks to `report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from llmops.compare import (
+    baseline_of,
+    pair_cases,
+    read_side,
+    refuse_other_schemas,
+    side_of,
+    summing_evaluators,
+)
+from llmops.definitions.base import identity_of
+from llmops.gate.arms import Arms
+from llmops.gate.changed import changed_places
+from llmops.gate.judging import Judged, Judging
+from llmops.gate.looks import count_looks, level_of
+from llmops.records import CandidateVerdict, GateResult, Looks, Outcome, Place, Run, Variant, Verdict
+from llmops.score.summary import LEVEL
+from llmops.stats.decision import decide
+from llmops.stats.outcome import MAX_MISSING
+from llmops.stats.power import ALPHA
+
+if TYPE_CHECKING:
+    from llmops.compare import SideValues
+    from llmops.definitions.experiment import Experiment, Gate
+    from llmops.definitions.workspace import Workspace
+    from llmops.stores.journal import Journal
+
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Paid:
+    """What it took to be able to judge: requests sent now and their price, None when that is unknown."""
+
+    n_calls: int = 0
+    usd: float | None = 0.0
+
+
+def candidates_of(run: Run, gates: Sequence[Gate]) -> dict[str, list[int]]:
+    """Return the candidates that some gate judges, and the places of their gates, in order."""
+    found = {
+        variant.name: [at for at, gate in enumerate(gates) if is_about(gate, variant.name)]
+        for variant in run.variants
+        if not variant.is_baseline
+    }
+    return {name: places for name, places in found.items() if places}
+
+
+def is_about(gate: Gate, variant: str) -> bool:
+    """Say whether a gate judges a variant, in some cell of the matrix."""
+    return gate.variant is None or variant == gate.variant or variant.startswith(f"{gate.variant}/")
+
+
+def judge_run(
+    workspace: Workspace,
+    journal: Journal,
+    run: Run,
+    *,
+    now: datetime,
+    paid: Paid = Paid(),
+    n_not_recorded: int = 0,
+    reused_before: datetime | None = None,
+    quarantined: Collection[str] = (),
+) -> Verdict:
+    """Return the verdict on a run of an experiment as it stands in the files.
+
+    n_not_recorded: replies that a replay lacked; then nothing can be said.
+    reused_before: when this run began; outputs of the baseline older than that were used again.
+    quarantined: ids of cases that count on no side.
+
+    Raises UsageError when the outputs of the two sides cannot be compared.
+    """
+    return _Court(workspace, journal, run, now, paid, n_not_recorded, reused_before, quarantined).verdict()
+
+
+@dataclass(frozen=True)
+class _Court:
+    """One run and all that bears on its verdict."""
+
+    workspace: Workspace
+    journal: Journal
+    run: Run
+    now: datetime
+    paid: Paid
+    n_not_recorded: int
+    reused_before: datetime | None
+    quarantined: Collection[str]
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.workspace.experiment(self.run.experiment)
+
+    def verdict(self) -> Verdict:
+        chosen = candidates_of(self.run, self.experiment.gates)
+        pairs = {name: self._pair(name) for name in chosen}
+        looks = count_looks(
+            self.journal,
+            self.run,
+            {(after.identity, before.identity if before else "") for after, before in pairs.values()},
+        )
+        alpha = level_of(ALPHA, looks)
+        judged = self._judged(chosen, pairs, alpha)
+        if self.n_not_recorded:
+            judged = {key: _not_recorded(found, self.n_not_recorded) for key, found in judged.items()}
+        results = together(judged, alpha)
+        candidates = tuple(
+            self._candidate(*pairs[name], [results[name, at] for at in places])
+            for name, places in chosen.items()
+        )
+        return self._written(candidates, looks, alpha)
+
+    def _pair(self, name: str) -> tuple[Variant, Variant | None]:
+        candidate = next(each for each in self.run.variants if each.name == name)
+        return candidate, baseline_of(self.run, candidate)
+
+    def _judged(
+        self,
+        chosen: Mapping[str, Sequence[int]],
+        pairs: Mapping[str, tuple[Variant, Variant | None]],
+        alpha: float,
+    ) -> dict[tuple[str, int], Judged]:
+        """Return what each gate says of each candidate; the numbers of a baseline are read once."""
+        gates, summing = self.experiment.gates, summing_evaluators(self.run)
+        read: dict[str, SideValues] = {}
+        found: dict[tuple[str, int], Judged] = {}
+        for name, places in chosen.items():
+            candidate, baseline = pairs[name]
+            if baseline is not None and any(gates[at].not_worse_than for at in places):
+                refuse_other_schemas((self.run, baseline.name), (self.run, name))
+            after = read_side(self.journal, self.run, name, summing, with_keys=False)
+            before = after
+            if baseline is not None:
+                if baseline.name not in read:
+                    read[baseline.name] = read_side(
+                        self.journal, self.run, baseline.name, summing, with_keys=False
+                    )
+                before = read[baseline.name]
+            arms = Arms(
+                self.run, candidate, baseline, pair_cases(before, after, level=LEVEL), self.quarantined
+            )
+            judging = Judging(arms, alpha, int(self.run.identity[:8], 16))
+            found |= {(name, at): judging.judge(gates[at], self._place("gates", at)) for at in places}
+        return found
+
+    def _place(self, *location: str | int) -> Place:
+        document = self.workspace.document("experiment", self.run.experiment)
+        line, column = document.position(location) or (None, None)
+        return Place(path=document.path, line=line, column=column)
+
+    def _candidate(
+        self, candidate: Variant, baseline: Variant | None, gates: Sequence[GateResult]
+    ) -> CandidateVerdict:
+        return CandidateVerdict(
+            candidate=side_of(self.run, candidate.name),
+            baseline=None if baseline is None else side_of(self.run, baseline.name),
+            baseline_age_s=None if baseline is None else self._age_s(baseline),
+            outcome=outcome_of(gates),
+            gates=tuple(gates),
+            changed=changed_places(self.workspace, candidate, baseline),
+        )
+
+    def _age_s(self, baseline: Variant) -> float | None:
+        oldest = self.journal.oldest_output(self.run.id, baseline.name)
+        if oldest is None or self.reused_before is None or oldest >= self.reused_before:
+            return None
+        return (self.now - oldest).total_seconds()
+
+    def _written(self, candidates: Sequence[CandidateVerdict], looks: Looks, alpha: float) -> Verdict:
+        outcome = gravest([each.outcome for each in candidates])
+        policy = self.experiment.on_inconclusive or "warn"
+        verdict = Verdict(
+            id="",
+            created_at=self.now,
+            experiment=self.run.experiment,
+            place=self._place("gates"),
+            outcome=outcome,
+            reason=self._reason(candidates, outcome),
+            blocks=outcome is Outcome.FAIL or (outcome is Outcome.INCONCLUSIVE and policy == "block"),
+            run_id=self.run.id,
+            dataset=self.run.dataset,
+            evaluators=self.run.evaluators,
+            candidates=tuple(candidates),
+            policy={
+                "alpha": f"{alpha:g}",
+                "max_missing": f"{MAX_MISSING:g}",
+                "missing_baseline": self.experiment.missing_baseline,
+                "on_inconclusive": policy,
+            },
+            looks=looks,
+            replayed=self.run.replayed,
+            quarantined=tuple(sorted(self.quarantined)),
+            source=self.run.source,
+            n_calls=self.paid.n_calls,
+            cost_usd=self.paid.usd,
+        )
+        return verdict.model_copy(update={"id": verdict_identity(verdict)})
+
+    def _reason(self, candidates: Sequence[CandidateVerdict], outcome: Outcome) -> str:
+        if not candidates:
+            return "no variant is a candidate that some gate judges"
+        n = len([gate for each in candidates for gate in each.gates if gate.blocks])
+        if outcome is Outcome.PASS:
+            return (
+                f"all {n} gates pass" if n > 1 else "its gate passes" if n else "no gate could be asked yet"
+            )
+        if self.n_not_recorded:
+            return _lacking(self.n_not_recorded)
+        told = [
+            f"{each.candidate.variant}: {gate.gate}: {gate.reason}"
+            for each in candidates
+            for gate in each.gates
+            if gate.blocks and gate.outcome is outcome
+        ]
+        more = f" and {len(told) - _MOST_NAMED} more" if len(told) > _MOST_NAMED else ""
+        return "; ".join(told[:_MOST_NAMED]) + more if told else "no gate that decides was asked"
+
+
+def together(judged: Mapping[tuple[str, int], Judged], alpha: float) -> dict[tuple[str, int], GateResult]:
+    """Return what the gates of all candidates say when they are taken together.
+
+    Any of them may block, so a regression is proved by Holm over all that were tested; facts need no test.
+    """
+    tested = {
+        f"{name} {at}": found.tested for (name, at), found in judged.items() if found.tested is not None
+    }
+    decision = decide(tested, alpha=alpha)
+    results = {}
+    for key, found in judged.items():
+        name = f"{key[0]} {key[1]}"
+        result = found.result
+        if found.tested is not None:
+            changes: dict[str, object] = {"p_worse_adjusted": decision.adjusted_worse[name]}
+            if name in decision.unproved and result.outcome is Outcome.FAIL:
+                changes["outcome"] = Outcome.INCONCLUSIVE
+                changes["reason"] = f"{result.reason} by itself, but not among {len(tested)} gates together"
+            result = result.model_copy(update=changes)
+        results[key] = result
+    return results
+
+
+def outcome_of(gates: Sequence[GateResult]) -> Outcome:
+    """Return what a candidate's gates come to; those that inform decide nothing."""
+    return gravest([gate.outcome for gate in gates if gate.blocks])
+
+
+def gravest(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the worst of some outcomes; of none nothing is known."""
+    order = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+    return min(outcomes, key=order.index, default=Outcome.INCONCLUSIVE)
+
+
+def verdict_identity(verdict: Verdict) -> str:
+    """Return the hash of what determines a verdict: not when it was reached, what it cost, or how often."""
+    apart = {"id", "created_at", "looks", "n_calls", "n_calls_saved", "cost_usd", "link", "source"}
+    record = verdict.model_dump(mode="json", exclude=apart)
+    for candidate in record["candidates"]:
+        del candidate["baseline_age_s"]
+    return identity_of(record)
+
+
+def _not_recorded(judged: Judged, n: int) -> Judged:
+    if not judged.result.blocks:
+        return judged
+    changes = {"outcome": Outcome.INCONCLUSIVE, "reason": _lacking(n)}
+    return replace(judged, result=judged.result.model_copy(update=changes), tested=None)
+
+
+def _lacking(n: int) -> str:
+    what = "1 reply is" if n == 1 else f"{n:,} replies are"
+    return f"{what} not in the recordings, and nothing else may answer here"

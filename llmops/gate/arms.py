@@ -1,0 +1,91 @@
+"""A candidate's numbers beside its baseline's, case by case: those cases a gate asks about, and no others.
+
+Pairing and reading are `compare`'s; here slices are cut out and flaky cases left out, the same on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmops.compare import Column, Pairs, SideValues
+from llmops.records import Run, Variant
+from llmops.score.paired import PairedSums, pair_sums
+from llmops.stats.arrays import Floats
+from llmops.stats.runs import Runs
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The cases of one gate. ids: in order; clusters: a label a case, None where each case is its own."""
+
+    ids: Sequence[str]
+    clusters: Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Arms:
+    """One candidate and what it is compared with, all their numbers read.
+
+    baseline: None where there is none; `pairs` then holds the candidate on both sides.
+    """
+
+    run: Run
+    candidate: Variant
+    baseline: Variant | None
+    pairs: Pairs
+    quarantined: Collection[str] = ()
+
+    def choose(self, slice_name: str | None) -> Chosen:
+        """Return the cases of a slice, or all."""
+        kept = [
+            place
+            for place, (case_id, label) in enumerate(zip(self.pairs.ids, self.pairs.slices, strict=True))
+            if slice_name in (None, label) and case_id not in self.quarantined
+        ]
+        clusters = self.pairs.clusters
+        return Chosen(
+            [self.pairs.ids[place] for place in kept],
+            None if clusters is None else clusters[kept].tolist(),
+        )
+
+    def means(self, column: str, chosen: Chosen) -> tuple[Floats, Floats]:
+        """Return the case means of baseline and candidate, NaN where a score is missing."""
+        if not chosen.ids:
+            return np.zeros(0), np.zeros(0)
+        before, after = (side.means(column, chosen.ids) for side in self._sides)
+        return before, after
+
+    def repeats(self, column: str, chosen: Chosen) -> tuple[Runs, Runs] | None:
+        """Return what the means are means of; None where each case was run once."""
+        if self.run.repeats == 1:
+            return None
+        before, after = (_runs(side, column, chosen.ids) for side in self._sides)
+        return before, after
+
+    def sums(self, evaluator: str, chosen: Chosen) -> PairedSums | None:
+        """Return what figures of all cases are made of; None of an evaluator that has none."""
+        summing = self.pairs.candidate.summing.get(evaluator)
+        before, after = (side.ledgers.get(evaluator) for side in self._sides)
+        if summing is None or before is None or after is None:
+            return None
+        places = [
+            {side.cases[case_id].place: pair for pair, case_id in enumerate(chosen.ids)}
+            for side in self._sides
+        ]
+        return pair_sums(summing, (before, after), (places[0], places[1]))
+
+    @property
+    def _sides(self) -> tuple[SideValues, SideValues]:
+        return self.pairs.baseline, self.pairs.candidate
+
+
+def _runs(side: SideValues, column: str, ids: Sequence[str]) -> Runs:
+    """Return the values of one side, one a repeat, each with the place of its case among `ids`."""
+    rank = np.full(len(side.cases), -1)
+    rank[[side.cases[case_id].place for case_id in ids]] = np.arange(len(ids))
+    found = side.columns.get(column, Column())
+    places, values = rank[np.array(found.places, dtype=np.intp)], np.array(found.values, dtype=np.float64)
+    return Runs(places[places >= 0], values[places >= 0])

@@ -1,0 +1,48 @@
+"""How often a candidate was judged before, and what a further time costs: pressing the button again buys nothing.
+
+The same outputs give the same verdict, so asking again about them is only counted. Outputs that were paid for anew
+are further evidence, and a further chance to pass by accident: each such time is judged at half the alpha of the one
+before, so that all of them together stay below twice alpha, however often somebody tries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from llmops.records import Looks, Run, Verdict
+
+if TYPE_CHECKING:
+    from llmops.stores.journal import Journal
+
+Pair = tuple[str, str]
+"""Identities of a candidate and of its baseline, "" without one."""
+
+
+def count_looks(journal: Journal, run: Run, pairs: Collection[Pair]) -> Looks:
+    """Return how often these candidates have been judged against these baselines, the verdict to come included."""
+    n_verdicts = max((journal.n_looks(*pair) for pair in pairs), default=0)
+    earlier = [
+        v
+        for v in journal.verdicts(run.experiment)
+        if v.replayed is None and not pairs_of(v).isdisjoint(pairs)
+    ]
+    paid = {run.fresh} if run.replayed is None else {0}
+    for run_id in {verdict.run_id for verdict in earlier}:
+        known = journal.find_run(run_id)
+        if known is not None and run.replayed is None:
+            paid.add(known.fresh)
+    return Looks(n_verdicts=n_verdicts + 1, n_fresh=len(paid) - 1)
+
+
+def pairs_of(verdict: Verdict) -> set[Pair]:
+    """Return whom a verdict looked at."""
+    return {
+        (each.candidate.identity, each.baseline.identity if each.baseline else "")
+        for each in verdict.candidates
+    }
+
+
+def level_of(alpha: float, looks: Looks) -> float:
+    """Return the level at which these outputs are judged."""
+    return alpha / 2.0**looks.n_fresh
