@@ -40,6 +40,9 @@ class _Asked:
 
 @click.command("gate")
 @click.argument("names", metavar="[EXPERIMENT]...", nargs=-1, shell_complete=complete_names("experiment"))
+@click.option(
+    "--changed-since", "revision", metavar="REV", help="Only experiments that are not what they were at REV."
+)
 @click.option("--replay", type=click.Choice(["only"]), help="Ask no model: recordings answer, without a key.")
 @click.option("--concurrency", type=click.IntRange(1, 4096), help="Calls in flight for each model.")
 @click.option("--allow-empty", is_flag=True, help="Go on with a dataset of no cases, which never passes.")
@@ -72,8 +75,10 @@ def command(
     session = open_session()
     session.workspace.allow_empty = options["allow_empty"]
     chosen = _chosen(session, names)
+    if (revision := options["revision"]) is not None:
+        chosen = _changed_since(session, revision, chosen)
     is_annotated = os.environ.get("GITHUB_ACTIONS") == "true" if annotations is None else annotations
-    faces = Faces(junit, markdown, html, is_annotated, is_several=len(chosen) > 1 or not names)
+    faces = Faces(junit, markdown, html, is_annotated, is_several=len(names) != 1)
     asked = _Asked(faces, options["replay"] is not None, options["concurrency"], is_text=not as_json)
     verdicts, codes = _judge_all(session, chosen, asked)
     code = next((each for each in codes if each in STOPPED_BY_SIGNAL), None) or worst_exit(codes)
@@ -108,6 +113,16 @@ def _chosen(session: Session, names: Sequence[str]) -> list[str]:
     return found
 
 
+def _changed_since(session: Session, revision: str, names: list[str]) -> list[str]:
+    from llmops.gate.affected import affected_since
+
+    affected = affected_since(session.workspace, revision, names, now=utc_now())
+    for name in names:
+        if name not in affected:
+            say(f"{name}: means what it did at {revision}, so nothing is asked")
+    return affected
+
+
 def _judge_all(session: Session, names: Sequence[str], asked: _Asked) -> tuple[list[Verdict], list[int]]:
     """Return the verdicts, and the exit code of each experiment; what keeps one from being judged keeps no other."""
     verdicts, codes = [], []
@@ -137,12 +152,25 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
         assert journal is not None  # noqa: S101 - one that may be made
         replayed = replaying.identity if replaying else None
         plan = plan_experiment(session.workspace, name, journal, replayed=replayed, now=utc_now())
+        if replaying is None:
+            plan = _refreshed(session, plan, journal)
         _tell_forecast(session, plan, journal)
         begun = utc_now()
         run, code, n_not_recorded, paid = _finished(session, plan, journal, asked, replaying)
         if code != Exit.DONE:
             return None, code
         return _said(session, journal, run, asked, paid, n_not_recorded, begun)
+
+
+def _refreshed(session: Session, plan: Plan, journal: Journal) -> Plan:
+    """Return the plan, or that of a run paid for anew where the baseline's replies have grown too old."""
+    from llmops.gate.affected import MAX_AGE, is_stale
+    from llmops.plan import plan_experiment
+
+    if not is_stale(journal, plan, now=utc_now()):
+        return plan
+    say(f"the baseline's replies are more than {MAX_AGE.days} days old: both sides are asked again")
+    return plan_experiment(session.workspace, plan.run.experiment, journal, fresh=True, now=utc_now())
 
 
 def _tell_forecast(session: Session, plan: Plan, journal: Journal) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -253,3 +255,77 @@ def test_exit_codes_come_by_precedence() -> None:
     assert [int(code) for code in PRECEDENCE] == [2, 5, 4, 3, 1, 6, 0]
     for place, code in enumerate(PRECEDENCE):
         assert worst_exit(list(reversed(PRECEDENCE[place:]))) == code
+
+
+# --- what a change affects, and what time does --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("# Tickets", "# Many tickets", "README.md"),
+        ("A label", "One label", PROMPT),
+        ("dataset: tickets", "dataset: tickets   # all of them", EXPERIMENT),
+    ],
+)
+def test_what_means_the_same_is_not_asked_about(
+    repository: Repository, old: str, new: str, name: str
+) -> None:
+    repository.edit(old, new, name)
+    repository.commit()
+    done = repository.gate("--changed-since", "main", "--json", "--junit", str(repository.left("v.xml")))
+    assert (done.returncode, json.loads(done.stdout)) == (Exit.DONE, [])
+    assert "sort: means what it did at main" in done.stderr
+    assert not (repository.root / ".llmops").exists(), "nothing ran"
+    assert "<testcase" not in repository.left("v.xml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        (*HARM, PROMPT),
+        ("margin: 0.05", "margin: 0.06", EXPERIMENT),
+        ('"lamp 1 is green"', '"lamp 1 is quite green"', "datasets/tickets.jsonl"),
+    ],
+)
+def test_what_means_something_else_is_judged_wherever_it_changed(
+    repository: Repository, old: str, new: str, name: str
+) -> None:
+    repository.edit(old, new, name)
+    done = repository.gate("--changed-since", "main", "--json")
+    assert [verdict["experiment"] for verdict in json.loads(done.stdout)] == ["sort"], done.stderr
+
+
+def test_a_revision_nobody_knows_is_wrong_usage(repository: Repository) -> None:
+    done = repository.gate("--changed-since", "gone")
+    assert done.returncode == Exit.WRONG and "gone" in done.stderr
+
+
+def grow_old(repository: Repository, days: int) -> None:
+    """Let every output of the store be so many days older."""
+    with sqlite3.connect(repository.root / ".llmops" / "store.db") as store:
+        born = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="microseconds")
+        store.execute("UPDATE outputs SET created_at = ?", (born,))
+    store.close()
+
+
+def test_the_age_of_a_baseline_that_is_used_again_is_shown(repository: Repository) -> None:
+    repository.verdict()
+    grow_old(repository, 3)
+    repository.edit(*NEUTRAL)
+    verdict, _ = repository.verdict()
+    age_s = verdict.candidates[0].baseline_age_s
+    assert age_s is not None and 3 * 86_400 <= age_s < 4 * 86_400
+    assert "the baseline's oldest reply is 3 days old" in repository.gate("sort").stdout
+
+
+def test_an_old_baseline_is_asked_again_beside_the_candidate(repository: Repository) -> None:
+    first, _ = repository.verdict()
+    grow_old(repository, 8)
+    repository.edit(*NEUTRAL)
+    verdict, done = repository.verdict()
+    assert "more than 7 days old: both sides are asked again" in done.stderr
+    assert verdict.candidates[0].baseline_age_s is None
+    assert verdict.run_id != first.run_id and verdict.run_id.endswith(".1")
+    assert verdict.n_calls == 180
+    assert repository.verdict()[0].n_calls == 0, "what was asked again is young"
