@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +144,7 @@ def _judge_all(session: Session, names: Sequence[str], asked: _Asked) -> tuple[l
 def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, int]:
     from llmops.cli.recordings import open_replay
     from llmops.cli.run import open_run_journal
+    from llmops.gate import judge_run
     from llmops.plan import plan_experiment
 
     replaying = open_replay(session, name) if asked.replay else None
@@ -154,12 +154,25 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
         plan = plan_experiment(session.workspace, name, journal, replayed=replayed, now=utc_now())
         if replaying is None:
             plan = _refreshed(session, plan, journal)
+        quarantined = _quarantined(session, plan)
         _tell_forecast(session, plan, journal)
         begun = utc_now()
         run, code, n_not_recorded, paid = _finished(session, plan, journal, asked, replaying)
         if code != Exit.DONE:
             return None, code
-        return _said(session, journal, run, asked, paid, n_not_recorded, begun)
+        verdict = judge_run(
+            session.workspace,
+            journal,
+            run,
+            now=utc_now(),
+            paid=paid,
+            n_not_recorded=n_not_recorded,
+            reused_before=begun,
+            quarantined=quarantined,
+        )
+        journal.save_verdict(verdict)
+        show_verdict(session, journal, run, verdict, asked.faces, is_text=asked.is_text)
+        return verdict, verdict_exit(verdict)
 
 
 def _refreshed(session: Session, plan: Plan, journal: Journal) -> Plan:
@@ -171,6 +184,18 @@ def _refreshed(session: Session, plan: Plan, journal: Journal) -> Plan:
         return plan
     say(f"the baseline's replies are more than {MAX_AGE.days} days old: both sides are asked again")
     return plan_experiment(session.workspace, plan.run.experiment, journal, fresh=True, now=utc_now())
+
+
+def _quarantined(session: Session, plan: Plan) -> set[str]:
+    """Return the cases that do not count; DefinitionError when they are too many."""
+    from llmops.definitions.quarantine import PATH, read_quarantine, refuse_many
+
+    named, over = read_quarantine(session.workspace).of(plan.run.experiment, utc_now().date())
+    if over:
+        say(f"{PATH}: the time of {len(over)} is over, and they count again: {', '.join(sorted(over)[:5])}")
+    found = {case.id for case in plan.cases if case.id in named} if named else set()
+    refuse_many(len(found), len(plan.cases))
+    return found
 
 
 def _tell_forecast(session: Session, plan: Plan, journal: Journal) -> None:
@@ -209,29 +234,3 @@ def _finished(
     n_before, usd_before = (0, 0.0) if before is None else (before.n_calls, before.cost_usd)
     usd = None if run.cost_usd is None or usd_before is None else max(0.0, run.cost_usd - usd_before)
     return run, code, n_not_recorded, Paid(run.n_calls - n_before, usd)
-
-
-def _said(
-    session: Session,
-    journal: Journal,
-    run: Run,
-    asked: _Asked,
-    paid: Paid,
-    n_not_recorded: int,
-    begun: datetime,
-) -> tuple[Verdict, int]:
-    """Judge a finished run, keep the verdict, and show it."""
-    from llmops.gate import judge_run
-
-    verdict = judge_run(
-        session.workspace,
-        journal,
-        run,
-        now=utc_now(),
-        paid=paid,
-        n_not_recorded=n_not_recorded,
-        reused_before=begun,
-    )
-    journal.save_verdict(verdict)
-    show_verdict(session, journal, run, verdict, asked.faces, is_text=asked.is_text)
-    return verdict, verdict_exit(verdict)

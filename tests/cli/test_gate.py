@@ -329,3 +329,51 @@ def test_an_old_baseline_is_asked_again_beside_the_candidate(repository: Reposit
     assert verdict.run_id != first.run_id and verdict.run_id.endswith(".1")
     assert verdict.n_calls == 180
     assert repository.verdict()[0].n_calls == 0, "what was asked again is young"
+
+
+# --- quarantine ---------------------------------------------------------------------------------------------
+
+
+def quarantine(repository: Repository, *ids: str, until: str = "2999-01-01") -> None:
+    entry = "  - {{experiment: sort, case: {}, owner: ann, reason: two answers are right, until: {}}}\n"
+    repository.write(
+        "experiments/quarantine.yaml", "cases:\n" + "".join(entry.format(case_id, until) for case_id in ids)
+    )
+
+
+def test_a_case_in_quarantine_counts_on_no_side_and_is_shown(repository: Repository) -> None:
+    repository.edit("lamp 1 is green", "lamp 1 is red", "datasets/tickets.jsonl")  # wrong on both sides
+    quarantine(repository, "c001", "gone")
+    repository.edit(*NEUTRAL)
+    verdict, _ = repository.verdict()
+    gate = verdict.candidates[0].gates[0]
+    assert (gate.n, gate.n_missing, gate.candidate) == (89, 0, 1.0)
+    assert verdict.quarantined == ("c001",)
+    assert "1 case in quarantine as flaky, not counted: c001" in repository.gate("sort").stdout
+
+
+def test_a_quarantine_ends(repository: Repository) -> None:
+    quarantine(repository, "c001", until="2026-01-01")
+    verdict, done = repository.verdict()
+    assert verdict.quarantined == () and verdict.candidates[0].gates[0].n == 90
+    assert "they count again: c001" in done.stderr
+
+
+def test_a_quarantine_buys_no_pass(repository: Repository) -> None:
+    quarantine(repository, *(f"c{number:03}" for number in range(1, 90, 3)))
+    repository.edit(*HARM)
+    done = repository.gate("sort")
+    assert done.returncode == Exit.WRONG and "30 of 90 cases are in quarantine" in done.stderr
+
+
+def test_a_case_without_an_owner_is_refused(repository: Repository) -> None:
+    repository.write(
+        "experiments/quarantine.yaml",
+        "cases:\n  - {experiment: sort, case: c1, reason: flaky, until: 2999-01-01}\n",
+    )
+    done = repository.gate("sort")
+    assert (
+        done.returncode == Exit.WRONG
+        and "experiments/quarantine.yaml:2" in done.stderr
+        and "owner" in done.stderr
+    )
