@@ -17,8 +17,9 @@ from llmops.errors import LlmopsError, RecordingError, UsageError
 
 if TYPE_CHECKING:
     from llmops.call.replay import Replay
-    from llmops.gate import Paid
-    from llmops.plan import Plan
+    from llmops.gate import Carried
+    from llmops.gate.watch import Watch
+    from llmops.plan import Plan, Selection
     from llmops.records import Run, Verdict
     from llmops.stores.journal import Journal
 
@@ -34,6 +35,7 @@ class _Asked:
     faces: Faces
     replay: bool
     concurrency: int | None
+    is_sequential: bool
     is_text: bool
 
 
@@ -43,6 +45,9 @@ class _Asked:
     "--changed-since", "revision", metavar="REV", help="Only experiments that are not what they were at REV."
 )
 @click.option("--replay", type=click.Choice(["only"]), help="Ask no model: recordings answer, without a key.")
+@click.option(
+    "--sequential", is_flag=True, help="Look on the way from 150 cases on, and stop when it is sure."
+)
 @click.option("--concurrency", type=click.IntRange(1, 4096), help="Calls in flight for each model.")
 @click.option("--allow-empty", is_flag=True, help="Go on with a dataset of no cases, which never passes.")
 @click.option("--junit", type=_file, metavar="FILE", help="Write all verdicts to FILE as JUnit XML.")
@@ -78,7 +83,13 @@ def command(
         chosen = _changed_since(session, revision, chosen)
     is_annotated = os.environ.get("GITHUB_ACTIONS") == "true" if annotations is None else annotations
     faces = Faces(junit, markdown, html, is_annotated, is_several=len(names) != 1)
-    asked = _Asked(faces, options["replay"] is not None, options["concurrency"], is_text=not as_json)
+    asked = _Asked(
+        faces,
+        options["replay"] is not None,
+        options["concurrency"],
+        options["sequential"],
+        is_text=not as_json,
+    )
     verdicts, codes = _judge_all(session, chosen, asked)
     code = next((each for each in codes if each in STOPPED_BY_SIGNAL), None) or worst_exit(codes)
     close_verdicts(verdicts, code, faces, os.environ, as_json=as_json)
@@ -156,8 +167,7 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
             plan = _refreshed(session, plan, journal)
         quarantined = _quarantined(session, plan)
         _tell_forecast(session, plan, journal)
-        begun = utc_now()
-        run, code, n_not_recorded, paid = _finished(session, plan, journal, asked, replaying)
+        run, code, carried, watch = _finished(session, plan, journal, asked, replaying, quarantined)
         if code != Exit.DONE:
             return None, code
         verdict = judge_run(
@@ -165,10 +175,9 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
             journal,
             run,
             now=utc_now(),
-            paid=paid,
-            n_not_recorded=n_not_recorded,
-            reused_before=begun,
+            carried=carried,
             quarantined=quarantined,
+            watch=watch,
         )
         journal.save_verdict(verdict)
         show_verdict(session, journal, run, verdict, asked.faces, is_text=asked.is_text)
@@ -210,27 +219,63 @@ def _tell_forecast(session: Session, plan: Plan, journal: Journal) -> None:
 
 
 def _finished(
-    session: Session, plan: Plan, journal: Journal, asked: _Asked, replaying: Replay | None
-) -> tuple[Run, int, int, Paid]:
-    """Return the run with all that was missing, its exit code, how many replies no recording had, and what it took."""
+    session: Session,
+    plan: Plan,
+    journal: Journal,
+    asked: _Asked,
+    replaying: Replay | None,
+    quarantined: set[str],
+) -> tuple[Run, int, Carried, Watch | None]:
+    """Return the run with what was missing, as far as its gates had to see; its exit code, and what it took."""
+    from llmops.gate import Carried, look_at
+    from llmops.gate.watch import Watch
+    from llmops.plan import Selection
+    from llmops.stats.looks import planned_looks
+
+    n_cases, begun = len(plan.cases), utc_now()
+    sizes = planned_looks(n_cases) if asked.is_sequential and n_cases else (n_cases,)
+    watch = Watch() if len(sizes) > 1 else None
+    before = journal.find_run(plan.run.id)
+    for n in sizes:
+        selection = Selection(limit=n if n < n_cases else None)
+        run, code, n_not_recorded = _step(session, plan, journal, selection, asked, replaying)
+        if code != Exit.DONE or n_not_recorded:
+            watch = None
+            break
+        if watch is not None:
+            done = {plan.cases[place].id for place in plan.order[:n]}
+            is_over = look_at(
+                session.workspace, journal, run, watch, now=utc_now(), asked=done, quarantined=quarantined
+            )
+            if is_over:
+                break
+    n_before, usd_before = (0, 0.0) if before is None else (before.n_calls, before.cost_usd)
+    usd = None if run.cost_usd is None or usd_before is None else max(0.0, run.cost_usd - usd_before)
+    return run, code, Carried(run.n_calls - n_before, usd, n_not_recorded, begun), watch
+
+
+def _step(
+    session: Session,
+    plan: Plan,
+    journal: Journal,
+    selection: Selection,
+    asked: _Asked,
+    replaying: Replay | None,
+) -> tuple[Run, int, int]:
+    """Carry out a part of the plan; return the run, its exit code, and how many replies no recording had."""
     from llmops.cli.recordings import tell_misses
     from llmops.cli.run import carry_out, tell_result
-    from llmops.gate import Paid
-    from llmops.plan import Selection
     from llmops.run import find_finished
 
-    done = find_finished(plan, journal, Selection())
+    done = find_finished(plan, journal, selection)
     if done is not None:
         for note in plan.notes:
             say(f"note: {note}")
-        return done, Exit.DONE, 0, Paid()
-    before = journal.find_run(plan.run.id)
-    run, result = carry_out(session, plan, journal, Selection(), asked.concurrency, replaying)
+        return done, Exit.DONE, 0
+    run, result = carry_out(session, plan, journal, selection, asked.concurrency, replaying)
     n_not_recorded = result.errors.get(RecordingError.kind, (0, ""))[0]
     code = tell_result(result)
     if replaying is not None:
         tell_misses(replaying, result)
         code = Exit.DONE if n_not_recorded and code == Exit.INCOMPLETE else code
-    n_before, usd_before = (0, 0.0) if before is None else (before.n_calls, before.cost_usd)
-    usd = None if run.cost_usd is None or usd_before is None else max(0.0, run.cost_usd - usd_before)
-    return run, code, n_not_recorded, Paid(run.n_calls - n_before, usd)
+    return run, code, n_not_recorded

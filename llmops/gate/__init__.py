@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llmops.compare import (
@@ -24,6 +25,7 @@ from llmops.gate.arms import Arms
 from llmops.gate.changed import changed_places
 from llmops.gate.judging import Judged, Judging
 from llmops.gate.looks import count_looks, level_of
+from llmops.gate.watch import Watch
 from llmops.records import CandidateVerdict, GateResult, Looks, Outcome, Place, Run, Variant, Verdict
 from llmops.score.summary import LEVEL
 from llmops.stats.decision import decide
@@ -40,11 +42,17 @@ _MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Paid:
-    """What it took to be able to judge: requests sent now and their price, None when that is unknown."""
+class Carried:
+    """What it took to be able to judge. n_calls: requests sent now; usd: their price, None when that is unknown.
+
+    n_not_recorded: replies that a replay lacked; then nothing can be said.
+    begun: when; outputs of the baseline older than that were used again.
+    """
 
     n_calls: int = 0
     usd: float | None = 0.0
+    n_not_recorded: int = 0
+    begun: datetime | None = None
 
 
 def candidates_of(run: Run, gates: Sequence[Gate]) -> dict[str, list[int]]:
@@ -68,20 +76,51 @@ def judge_run(
     run: Run,
     *,
     now: datetime,
-    paid: Paid = Paid(),
-    n_not_recorded: int = 0,
-    reused_before: datetime | None = None,
+    carried: Carried = Carried(),
     quarantined: Collection[str] = (),
+    watch: Watch | None = None,
 ) -> Verdict:
     """Return the verdict on a run of an experiment as it stands in the files.
 
-    n_not_recorded: replies that a replay lacked; then nothing can be said.
-    reused_before: when this run began; outputs of the baseline older than that were used again.
-    quarantined: ids of cases that count on no side.
+    quarantined: ids of cases that count on no side. watch: what was seen on the way, of a sequential gate.
 
     Raises UsageError when the outputs of the two sides cannot be compared.
     """
-    return _Court(workspace, journal, run, now, paid, n_not_recorded, reused_before, quarantined).verdict()
+    court = _Court(workspace, journal, run, now, quarantined, watch is not None)
+    looks, alpha = court.looks()
+    judged = court.judged(alpha) if watch is None else watch.judged
+    n_not_recorded = carried.n_not_recorded
+    if n_not_recorded:
+        judged = {key: _not_recorded(found, n_not_recorded) for key, found in judged.items()}
+    results = together(judged, alpha) if watch is None or n_not_recorded else watch.results()
+    written = court.written(results, looks, alpha, carried.begun)
+    changes: dict[str, object] = {"n_calls": carried.n_calls, "cost_usd": carried.usd}
+    if n_not_recorded:
+        changes["reason"] = _lacking(n_not_recorded)
+    if watch is not None:
+        changes["n_calls_saved"] = run.n_cells - run.n_done
+    verdict = written.model_copy(update=changes)
+    return verdict.model_copy(update={"id": verdict_identity(verdict)})
+
+
+def look_at(
+    workspace: Workspace,
+    journal: Journal,
+    run: Run,
+    watch: Watch,
+    *,
+    now: datetime,
+    asked: Collection[str],
+    quarantined: Collection[str] = (),
+) -> bool:
+    """Take a look at a run that is under way, and return whether to stop. asked: the cases that have had their turn."""
+    court = _Court(workspace, journal, run, now, quarantined, is_sequential=True)
+    gates = court.experiment.gates
+    alpha = court.looks()[1]
+    judgings = court.judgings(alpha)
+    for (name, at), place in court.places().items():
+        watch.look((name, at), judgings[name], gates[at], place, asked)
+    return watch.is_over(alpha)
 
 
 @dataclass(frozen=True)
@@ -92,51 +131,48 @@ class _Court:
     journal: Journal
     run: Run
     now: datetime
-    paid: Paid
-    n_not_recorded: int
-    reused_before: datetime | None
     quarantined: Collection[str]
+    is_sequential: bool
 
-    @property
+    @cached_property
     def experiment(self) -> Experiment:
         return self.workspace.experiment(self.run.experiment)
 
-    def verdict(self) -> Verdict:
-        chosen = candidates_of(self.run, self.experiment.gates)
-        pairs = {name: self._pair(name) for name in chosen}
-        looks = count_looks(
-            self.journal,
-            self.run,
-            {(after.identity, before.identity if before else "") for after, before in pairs.values()},
-        )
-        alpha = level_of(ALPHA, looks)
-        judged = self._judged(chosen, pairs, alpha)
-        if self.n_not_recorded:
-            judged = {key: _not_recorded(found, self.n_not_recorded) for key, found in judged.items()}
-        results = together(judged, alpha)
-        candidates = tuple(
-            self._candidate(*pairs[name], [results[name, at] for at in places])
-            for name, places in chosen.items()
-        )
-        return self._written(candidates, looks, alpha)
+    @cached_property
+    def chosen(self) -> dict[str, list[int]]:
+        return candidates_of(self.run, self.experiment.gates)
 
-    def _pair(self, name: str) -> tuple[Variant, Variant | None]:
-        candidate = next(each for each in self.run.variants if each.name == name)
-        return candidate, baseline_of(self.run, candidate)
+    @cached_property
+    def pairs(self) -> dict[str, tuple[Variant, Variant | None]]:
+        named = {variant.name: variant for variant in self.run.variants}
+        return {name: (named[name], baseline_of(self.run, named[name])) for name in self.chosen}
 
-    def _judged(
-        self,
-        chosen: Mapping[str, Sequence[int]],
-        pairs: Mapping[str, tuple[Variant, Variant | None]],
-        alpha: float,
-    ) -> dict[tuple[str, int], Judged]:
-        """Return what each gate says of each candidate; the numbers of a baseline are read once."""
+    def looks(self) -> tuple[Looks, float]:
+        """Return how often this was judged before, and the level that is left for it."""
+        identities = {
+            (after.identity, before.identity if before else "") for after, before in self.pairs.values()
+        }
+        looks = count_looks(self.journal, self.run, identities, is_sequential=self.is_sequential)
+        return looks, level_of(ALPHA, looks)
+
+    def places(self) -> dict[tuple[str, int], Place]:
+        """Return each gate of each candidate, and where it stands."""
+        return {(name, at): self._place("gates", at) for name, found in self.chosen.items() for at in found}
+
+    def judged(self, alpha: float) -> dict[tuple[str, int], Judged]:
+        """Return what each gate says of each candidate."""
+        judgings, gates = self.judgings(alpha), self.experiment.gates
+        return {
+            (name, at): judgings[name].judge(gates[at], place) for (name, at), place in self.places().items()
+        }
+
+    def judgings(self, alpha: float) -> dict[str, Judging]:
+        """Return what judges each candidate; the numbers of a baseline are read once."""
         gates, summing = self.experiment.gates, summing_evaluators(self.run)
         read: dict[str, SideValues] = {}
-        found: dict[tuple[str, int], Judged] = {}
-        for name, places in chosen.items():
-            candidate, baseline = pairs[name]
-            if baseline is not None and any(gates[at].not_worse_than for at in places):
+        found: dict[str, Judging] = {}
+        for name, (candidate, baseline) in self.pairs.items():
+            if baseline is not None and any(gates[at].not_worse_than for at in self.chosen[name]):
                 refuse_other_schemas((self.run, baseline.name), (self.run, name))
             after = read_side(self.journal, self.run, name, summing, with_keys=False)
             before = after
@@ -146,11 +182,9 @@ class _Court:
                         self.journal, self.run, baseline.name, summing, with_keys=False
                     )
                 before = read[baseline.name]
-            arms = Arms(
-                self.run, candidate, baseline, pair_cases(before, after, level=LEVEL), self.quarantined
-            )
-            judging = Judging(arms, alpha, int(self.run.identity[:8], 16))
-            found |= {(name, at): judging.judge(gates[at], self._place("gates", at)) for at in places}
+            pairs = pair_cases(before, after, level=LEVEL)
+            arms = Arms(self.run, candidate, baseline, pairs, self.quarantined)
+            found[name] = Judging(arms, alpha, int(self.run.identity[:8], 16))
         return found
 
     def _place(self, *location: str | int) -> Place:
@@ -159,38 +193,50 @@ class _Court:
         return Place(path=document.path, line=line, column=column)
 
     def _candidate(
-        self, candidate: Variant, baseline: Variant | None, gates: Sequence[GateResult]
+        self, name: str, gates: Sequence[GateResult], reused_before: datetime | None
     ) -> CandidateVerdict:
+        candidate, baseline = self.pairs[name]
         return CandidateVerdict(
-            candidate=side_of(self.run, candidate.name),
+            candidate=side_of(self.run, name),
             baseline=None if baseline is None else side_of(self.run, baseline.name),
-            baseline_age_s=None if baseline is None else self._age_s(baseline),
+            baseline_age_s=None if baseline is None else self._age_s(baseline, reused_before),
             outcome=outcome_of(gates),
             gates=tuple(gates),
             changed=changed_places(self.workspace, candidate, baseline),
         )
 
-    def _age_s(self, baseline: Variant) -> float | None:
+    def _age_s(self, baseline: Variant, reused_before: datetime | None) -> float | None:
         oldest = self.journal.oldest_output(self.run.id, baseline.name)
-        if oldest is None or self.reused_before is None or oldest >= self.reused_before:
+        if oldest is None or reused_before is None or oldest >= reused_before:
             return None
         return (self.now - oldest).total_seconds()
 
-    def _written(self, candidates: Sequence[CandidateVerdict], looks: Looks, alpha: float) -> Verdict:
+    def written(
+        self,
+        results: Mapping[tuple[str, int], GateResult],
+        looks: Looks,
+        alpha: float,
+        reused_before: datetime | None,
+    ) -> Verdict:
+        """Return the record, but for its id and what it cost."""
+        candidates = tuple(
+            self._candidate(name, [results[name, at] for at in places], reused_before)
+            for name, places in self.chosen.items()
+        )
         outcome = gravest([each.outcome for each in candidates])
         policy = self.experiment.on_inconclusive or "warn"
-        verdict = Verdict(
+        return Verdict(
             id="",
             created_at=self.now,
             experiment=self.run.experiment,
             place=self._place("gates"),
             outcome=outcome,
-            reason=self._reason(candidates, outcome),
+            reason=_reason(candidates, outcome),
             blocks=outcome is Outcome.FAIL or (outcome is Outcome.INCONCLUSIVE and policy == "block"),
             run_id=self.run.id,
             dataset=self.run.dataset,
             evaluators=self.run.evaluators,
-            candidates=tuple(candidates),
+            candidates=candidates,
             policy={
                 "alpha": f"{alpha:g}",
                 "max_missing": f"{MAX_MISSING:g}",
@@ -201,29 +247,23 @@ class _Court:
             replayed=self.run.replayed,
             quarantined=tuple(sorted(self.quarantined)),
             source=self.run.source,
-            n_calls=self.paid.n_calls,
-            cost_usd=self.paid.usd,
         )
-        return verdict.model_copy(update={"id": verdict_identity(verdict)})
 
-    def _reason(self, candidates: Sequence[CandidateVerdict], outcome: Outcome) -> str:
-        if not candidates:
-            return "no variant is a candidate that some gate judges"
-        n = len([gate for each in candidates for gate in each.gates if gate.blocks])
-        if outcome is Outcome.PASS:
-            return (
-                f"all {n} gates pass" if n > 1 else "its gate passes" if n else "no gate could be asked yet"
-            )
-        if self.n_not_recorded:
-            return _lacking(self.n_not_recorded)
-        told = [
-            f"{each.candidate.variant}: {gate.gate}: {gate.reason}"
-            for each in candidates
-            for gate in each.gates
-            if gate.blocks and gate.outcome is outcome
-        ]
-        more = f" and {len(told) - _MOST_NAMED} more" if len(told) > _MOST_NAMED else ""
-        return "; ".join(told[:_MOST_NAMED]) + more if told else "no gate that decides was asked"
+
+def _reason(candidates: Sequence[CandidateVerdict], outcome: Outcome) -> str:
+    if not candidates:
+        return "no variant is a candidate that some gate judges"
+    n = len([gate for each in candidates for gate in each.gates if gate.blocks])
+    if outcome is Outcome.PASS:
+        return f"all {n} gates pass" if n > 1 else "its gate passes" if n else "no gate could be asked yet"
+    told = [
+        f"{each.candidate.variant}: {gate.gate}: {gate.reason}"
+        for each in candidates
+        for gate in each.gates
+        if gate.blocks and gate.outcome is outcome
+    ]
+    more = f" and {len(told) - _MOST_NAMED} more" if len(told) > _MOST_NAMED else ""
+    return "; ".join(told[:_MOST_NAMED]) + more if told else "no gate that decides was asked"
 
 
 def together(judged: Mapping[tuple[str, int], Judged], alpha: float) -> dict[tuple[str, int], GateResult]:

@@ -30,6 +30,7 @@ class Arms:
     """One candidate and what it is compared with, all their numbers read.
 
     baseline: None where there is none; `pairs` then holds the candidate on both sides.
+    asked: cases that have had their turn, None when all have.
     """
 
     run: Run
@@ -37,13 +38,16 @@ class Arms:
     baseline: Variant | None
     pairs: Pairs
     quarantined: Collection[str] = ()
+    asked: Collection[str] | None = None
 
     def choose(self, slice_name: str | None) -> Chosen:
         """Return the cases of a slice, or all."""
         kept = [
             place
             for place, (case_id, label) in enumerate(zip(self.pairs.ids, self.pairs.slices, strict=True))
-            if slice_name in (None, label) and case_id not in self.quarantined
+            if slice_name in (None, label)
+            and case_id not in self.quarantined
+            and (self.asked is None or case_id in self.asked)
         ]
         clusters = self.pairs.clusters
         return Chosen(

@@ -5,6 +5,7 @@ Several gates together, and what the policy makes of them, are left to `llmops.g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +35,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class Judging:
-    """All that judging the gates of one candidate needs. alpha: one-sided, of each error."""
+    """All that judging the gates of one candidate needs. alpha: one-sided, of each error.
+
+    test: what judges pairs under a rule.
+    """
 
     arms: Arms
     alpha: float
     seed: int
+    test: Callable[..., PairedOutcome] = judge_pairs
 
     def judge(self, gate: Gate, place: Place | None) -> Judged:
         """Return what a gate says of the candidate."""
@@ -92,7 +97,7 @@ class Judging:
         rule = rule_of(gate, metric, self.alpha, self.seed)
         runs = self.arms.repeats(metric.column, chosen)
         try:
-            outcome = judge_pairs(before, after, rule, clusters=chosen.clusters, runs=runs)
+            outcome = self.test(before, after, rule, clusters=chosen.clusters, runs=runs)
         except ValueError as error:
             return Judged(_untestable(about, error))
         changed = {

@@ -19,20 +19,19 @@ Pair = tuple[str, str]
 """Identities of a candidate and of its baseline, "" without one."""
 
 
-def count_looks(journal: Journal, run: Run, pairs: Collection[Pair]) -> Looks:
-    """Return how often these candidates have been judged against these baselines, the verdict to come included."""
+def count_looks(journal: Journal, run: Run, pairs: Collection[Pair], *, is_sequential: bool = False) -> Looks:
+    """Return how often these candidates have been judged against these baselines, the verdict to come included.
+
+    Looks on the way count once, together; judging the whole after them is a further time.
+    """
     n_verdicts = max((journal.n_looks(*pair) for pair in pairs), default=0)
-    earlier = [
-        v
-        for v in journal.verdicts(run.experiment)
-        if v.replayed is None and not pairs_of(v).isdisjoint(pairs)
-    ]
-    paid = {run.fresh} if run.replayed is None else {0}
-    for run_id in {verdict.run_id for verdict in earlier}:
-        known = journal.find_run(run_id)
-        if known is not None and run.replayed is None:
-            paid.add(known.fresh)
-    return Looks(n_verdicts=n_verdicts + 1, n_fresh=len(paid) - 1)
+    tried = {(run.fresh, is_sequential)}
+    for verdict in () if run.replayed else journal.verdicts(run.experiment):
+        if verdict.replayed is None and not pairs_of(verdict).isdisjoint(pairs):
+            known = journal.find_run(verdict.run_id)
+            if known is not None:
+                tried.add((known.fresh, verdict.n_calls_saved is not None))
+    return Looks(n_verdicts=n_verdicts + 1, n_fresh=len(tried) - 1)
 
 
 def pairs_of(verdict: Verdict) -> set[Pair]:

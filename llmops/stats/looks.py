@@ -20,7 +20,7 @@ from llmops.stats.clusters import clustered_mean
 from llmops.stats.contrast import Contrast, Pairs, contrast_of
 from llmops.stats.decision import verdict_of
 from llmops.stats.noninferiority import judge_pairs
-from llmops.stats.outcome import PairedOutcome, Reason, Rule, Verdict
+from llmops.stats.outcome import Outcome, PairedOutcome, Reason, Rule, Verdict
 from llmops.stats.runs import Runs
 from llmops.stats.spending import nominal_levels
 
@@ -39,10 +39,11 @@ class Look:
 
     alpha: of all looks together. fraction: of all cases, done so far; fractions: of this look and those before it.
     number: of planned looks, from 1.
-    p_later_pass, p_later_fail: predictive probabilities that the last look passes, or proves a regression.
+    p_later_pass, p_later_fail: predictive probabilities that the last look passes, or proves a regression; 1 where
+    nobody can tell, as of limits.
     """
 
-    outcome: PairedOutcome
+    outcome: Outcome
     alpha: float
     number: int
     n_looks: int
@@ -60,6 +61,8 @@ class Look:
     @property
     def n_needed(self) -> int | None:
         """How many cases would let an unchanged candidate pass, four times in five, in one look at all of them."""
+        if not isinstance(self.outcome, PairedOutcome):
+            return None
         return replace(self.outcome, alpha=self.alpha).n_needed
 
 
