@@ -698,7 +698,7 @@ class Looks(Record):
     """How often this candidate has been judged against this baseline: pressing the button again is no new evidence.
 
     n_verdicts: verdicts on the same identities, this one included. n_fresh: times it was paid for anew.
-    n_held_out: verdicts of any candidate on this held-out split, None where the split is not held out.
+    n_held_out: runs of any candidate judged on this held-out split, None where the split is not held out.
     """
 
     n_verdicts: int = 1

@@ -156,6 +156,7 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
     from llmops.cli.recordings import open_replay
     from llmops.cli.run import open_run_journal
     from llmops.gate import judge_run
+    from llmops.gate.looks import held_out_looks
     from llmops.plan import plan_experiment
 
     replaying = open_replay(session, name) if asked.replay else None
@@ -165,6 +166,7 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
         plan = plan_experiment(session.workspace, name, journal, replayed=replayed, now=utc_now())
         if replaying is None:
             plan = _refreshed(session, plan, journal)
+        held_out_looks(session.workspace, journal, plan.run)  # before anything is paid for
         quarantined = _quarantined(session, plan)
         _tell_forecast(session, plan, journal)
         run, code, carried, watch = _finished(session, plan, journal, asked, replaying, quarantined)

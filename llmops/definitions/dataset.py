@@ -49,7 +49,8 @@ class DatasetDefinition(Definition):
         CSV or Parquet names its columns so itself. A CSV's cells are text until `inputs` and `expected` say otherwise:
         integers, numbers, booleans, and JSON for lists and objects. An empty cell is an absent value, but for an
         input or answer declared as text, where it is the empty text.
-    splits: `{by: PATH}`, or shares of the whole by hash of cluster and id.
+    splits: `{by: PATH}`, or shares of the whole by hash of cluster and id. held_out: split to how many runs gates may
+        judge on it, since who looks often enough fits the split as well.
     """
 
     description: str | None = None
@@ -58,6 +59,7 @@ class DatasetDefinition(Definition):
     expected: Schema | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     splits: dict[Name, str | Float] = Field(default_factory=dict)
+    held_out: dict[Name, Int] = Field(default_factory=dict)
     slices: Slices | None = None
     cluster: FieldPath | None = None
     license: str | None = None
@@ -78,6 +80,13 @@ class DatasetDefinition(Definition):
         if shares and abs(sum(shares) - 1) > 1e-9:
             raise ValueError(f"the shares add up to {sum(shares):g}, not to 1")
         return splits
+
+    @field_validator("held_out")
+    @classmethod
+    def _some_looks(cls, held_out: dict[str, int]) -> dict[str, int]:
+        if any(n < 1 for n in held_out.values()):
+            raise ValueError("a held-out split may be looked at once at least")
+        return held_out
 
     @field_validator("columns")
     @classmethod

@@ -24,7 +24,7 @@ from llmops.definitions.base import identity_of
 from llmops.gate.arms import Arms
 from llmops.gate.changed import changed_places
 from llmops.gate.judging import Judged, Judging
-from llmops.gate.looks import count_looks, level_of
+from llmops.gate.looks import count_looks, held_out_looks, level_of
 from llmops.gate.watch import Watch
 from llmops.records import CandidateVerdict, GateResult, Looks, Outcome, Place, Run, Variant, Verdict
 from llmops.score.summary import LEVEL
@@ -84,7 +84,8 @@ def judge_run(
 
     quarantined: ids of cases that count on no side. watch: what was seen on the way, of a sequential gate.
 
-    Raises UsageError when the outputs of the two sides cannot be compared.
+    Raises UsageError when the outputs of the two sides cannot be compared, BudgetError when a held-out split has been
+    looked at too often.
     """
     court = _Court(workspace, journal, run, now, quarantined, watch is not None)
     looks, alpha = court.looks()
@@ -153,7 +154,8 @@ class _Court:
             (after.identity, before.identity if before else "") for after, before in self.pairs.values()
         }
         looks = count_looks(self.journal, self.run, identities, is_sequential=self.is_sequential)
-        return looks, level_of(ALPHA, looks)
+        n_held_out = held_out_looks(self.workspace, self.journal, self.run)
+        return looks.model_copy(update={"n_held_out": n_held_out}), level_of(ALPHA, looks)
 
     def places(self) -> dict[tuple[str, int], Place]:
         """Return each gate of each candidate, and where it stands."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from llmops.errors import BudgetError
 from llmops.records import Looks, Run, Verdict
 
 if TYPE_CHECKING:
+    from llmops.definitions.workspace import Workspace
     from llmops.stores.journal import Journal
 
 Pair = tuple[str, str]
@@ -32,6 +34,30 @@ def count_looks(journal: Journal, run: Run, pairs: Collection[Pair], *, is_seque
             if known is not None:
                 tried.add((known.fresh, verdict.n_calls_saved is not None))
     return Looks(n_verdicts=n_verdicts + 1, n_fresh=len(tried) - 1)
+
+
+def held_out_looks(workspace: Workspace, journal: Journal, run: Run) -> int | None:
+    """Return how many runs have been judged on a held-out split, this one included; None where it is not held out.
+
+    Raises BudgetError when that is more than the dataset allows.
+    """
+    dataset = run.dataset
+    allowed = workspace.dataset_definition(dataset.name).held_out.get(dataset.split or "")
+    if allowed is None:
+        return None
+    judged = {
+        verdict.run_id
+        for name in workspace.names("experiment")
+        for verdict in journal.verdicts(name)
+        if (verdict.dataset.name, verdict.dataset.split) == (dataset.name, dataset.split)
+    }
+    n = len(judged | {run.id})
+    if n > allowed:
+        raise BudgetError(
+            f"{dataset.name}/{dataset.split} is held out, and gates have looked at it {n - 1:,} times of {allowed:,}: "
+            "hold out new cases, or judge on another split"
+        )
+    return n
 
 
 def pairs_of(verdict: Verdict) -> set[Pair]:

@@ -377,3 +377,22 @@ def test_a_case_without_an_owner_is_refused(repository: Repository) -> None:
         and "experiments/quarantine.yaml:2" in done.stderr
         and "owner" in done.stderr
     )
+
+
+# --- held out -----------------------------------------------------------------------------------------------
+
+
+def test_looks_at_a_held_out_split_are_counted_and_run_out(repository: Repository) -> None:
+    definition = "datasets/tickets.dataset.yaml"
+    repository.edit("slices:", "splits: {by: metadata.slice}\nheld_out: {plain: 2}\nslices:", definition)
+    repository.edit("dataset: tickets", "dataset: tickets/plain", EXPERIMENT)
+    for edit, n_looks in ((NEUTRAL, 1), (("Reply with", "Respond with"), 2), (("A label", "One label"), 2)):
+        repository.edit(*edit)
+        assert repository.verdict()[0].looks.n_held_out == n_looks
+    assert "the held-out split has been looked at 2 times" in repository.gate("sort").stdout
+    repository.edit("Respond with", "Return")
+    done = repository.gate("sort")
+    assert (done.returncode, done.stdout) == (Exit.STOPPED, "")
+    assert "tickets/plain is held out, and gates have looked at it 2 times of 2" in done.stderr
+    with repository.journal() as journal:
+        assert len(journal.runs("sort")) == 2, "nothing was paid for"
