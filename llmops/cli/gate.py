@@ -135,6 +135,8 @@ def _changed_since(session: Session, revision: str, names: list[str]) -> list[st
 
 def _judge_all(session: Session, names: Sequence[str], asked: _Asked) -> tuple[list[Verdict], list[int]]:
     """Return the verdicts, and the exit code of each experiment; what keeps one from being judged keeps no other."""
+    from llmops.report.texts import printable
+
     verdicts, codes = [], []
     for name in names:
         try:
@@ -142,7 +144,7 @@ def _judge_all(session: Session, names: Sequence[str], asked: _Asked) -> tuple[l
         except LlmopsError as error:
             if len(names) == 1:
                 raise
-            say(f"{name}: {error}")
+            say(printable(f"{name}: {error}"))
             verdict, code = None, exit_of(error)
         if verdict is not None:
             verdicts.append(verdict)

@@ -22,8 +22,6 @@ from llmops.stats.noninferiority import judge_pairs
 from llmops.stats.outcome import Outcome as Tested
 from llmops.stats.outcome import PairedOutcome, Reason
 
-NOT_ASKED = "no baseline at {}: not asked, by `missing_baseline: {}`"
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -213,13 +211,14 @@ class Judging:
 
 
 def _without_baseline(about: GateResult, gate: Gate, metric: Metric, arms: Arms) -> GateResult:
+    """Say what comes of a comparison with nothing: by policy it passes, informs, or is open and blocks."""
     definition = arms.run.experiment_definition
-    policy = str(definition.get("missing_baseline"))
-    reason = NOT_ASKED.format(definition.get("baseline"), policy)
+    policy = str(definition.get("missing_baseline", "fail"))
+    reason = f"no baseline at {definition.get('baseline')}: not asked, by `missing_baseline: {policy}`"
     is_first = policy == "create"
     return about.model_copy(
         update={
-            "blocks": is_first,
+            "blocks": policy != "skip",
             "margin": margin_of(gate, metric),
             "outcome": Outcome.PASS if is_first else Outcome.INCONCLUSIVE,
             "reason": f"{reason}; what is judged here becomes it" if is_first else reason,

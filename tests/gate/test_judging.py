@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +16,8 @@ from llmops.gate.looks import level_of
 from llmops.records import GateResult, Looks, Outcome, Verdict
 from llmops.stats.noninferiority import judge_pairs
 from llmops.stats.outcome import Rule
-from tests.gated import EXPERIMENT, HARM, NEUTRAL, Repository
+from tests.gated import EXPERIMENT, FILES, HARM, NEUTRAL, Repository
+from tests.workplace import jsonl
 
 GATES = """gates:
   - {metric: exact_match, not_worse_than: baseline, margin: 0.08, relative: true}
@@ -166,3 +170,53 @@ def test_what_informs_decides_nothing(deciding: list[Outcome], informing: list[O
 def test_all_tries_together_stay_below_twice_alpha(n_tries: int) -> None:
     levels = [level_of(0.05, Looks(n_fresh=n)) for n in range(n_tries)]
     assert levels[0] == 0.05 and sum(levels) < 0.10
+
+
+# --- repeats, clusters, cells of a matrix -------------------------------------------------------------------
+
+
+def test_repeats_are_collapsed_before_anything_else(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    repository.edit("baseline: git:main", "baseline: git:main\nrepeats: 3", EXPERIMENT)
+    repository.edit(*HARM)
+    verdict, _ = repository.verdict()
+    gate = verdict.candidates[0].gates[0]
+    assert (gate.n, gate.repeats, len(gate.regressed)) == (90, (3, 3), 30)
+    assert verdict.n_calls == 3 * 180
+
+
+def test_six_customers_pass_nothing_however_many_tickets_they_wrote(tmp_path: Path) -> None:
+    text = FILES["datasets/tickets.jsonl"]
+    lines = [json.loads(line) for line in text.splitlines()]
+    for number, line in enumerate(lines):
+        line["metadata"]["customer"] = f"k{number % 6}"
+    repository = Repository(
+        tmp_path,
+        **{
+            "datasets/tickets.jsonl": jsonl(lines),
+            "datasets/tickets.dataset.yaml": FILES["datasets/tickets.dataset.yaml"]
+            + "cluster: metadata.customer\n",
+        },
+    )
+    repository.edit(*NEUTRAL)
+    verdict, _ = repository.verdict()
+    gate = verdict.candidates[0].gates[0]
+    assert (gate.outcome, gate.n_clusters) == (Outcome.INCONCLUSIVE, 6)
+    assert "too few effective clusters" in gate.reason
+
+
+def test_each_cell_of_the_matrix_is_a_candidate_beside_the_baseline_of_its_cell(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    repository.edit(
+        "  plain: {prompt: sort}",
+        "  old: {prompt: sort}\n  new: {prompt: sort, parameters: {max_tokens: 7}}\n"
+        "matrix: {parameters.temperature: [0, 0.1]}",
+        EXPERIMENT,
+    )
+    repository.edit("baseline: git:main", "baseline: old", EXPERIMENT)
+    verdict, _ = repository.verdict()
+    found = {
+        each.candidate.variant: each.baseline.variant if each.baseline else None
+        for each in verdict.candidates
+    }
+    assert found == {"new/0": "old/0", "new/0.1": "old/0.1"}

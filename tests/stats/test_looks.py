@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmops.stats.looks import Look, Stop, decide_looks, judge_look, look_order, planned_looks
 from llmops.stats.noninferiority import judge_pairs
-from llmops.stats.outcome import Rule
+from llmops.stats.outcome import PairedOutcome, Rule
 from llmops.stats.spending import nominal_levels
 
 Floats = npt.NDArray[np.float64]
@@ -143,7 +143,9 @@ def test_hopeless_looks_are_given_up() -> None:
     stop, looks = looked(np.tile([-1.0, 1.0, 0.0, 0.0], 100), rule)
     assert (stop.verdict, stop.is_futile, stop.unproved) == ("inconclusive", True, ("a",))
     assert not looks[-1].is_last
-    assert 400 < (looks[-1].n_needed or 0) < (looks[-1].outcome.n_needed or 0)
+    outcome = looks[-1].outcome
+    assert isinstance(outcome, PairedOutcome)
+    assert 400 < (looks[-1].n_needed or 0) < (outcome.n_needed or 0)
 
 
 def test_a_look_that_knows_nothing_yet_is_not_hopeless() -> None:
