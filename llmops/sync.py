@@ -25,6 +25,7 @@ from llmops.definitions.workspace import Workspace
 from llmops.errors import LlmopsError, StoreError, UsageError
 from llmops.records import Comparison, Row, Run
 from llmops.report.markdown import run_markdown
+from llmops.report.plain import verdict_tags
 from llmops.report.rows import row_line
 from llmops.stores import tracking
 from llmops.stores.journal import Journal
@@ -151,6 +152,7 @@ class _Sync:
             files=_write_files(folder, run, comparisons, report),
             rows=rows.paths,
             traces=traces,
+            verdict=_verdict_labels(self.journal, run),
         )
 
     def _read_rows(self, run: Run, choice: Choice, rows: _Rows) -> None:
@@ -170,6 +172,16 @@ class _Sync:
         for key in sorted(used - self.prompts.keys()):
             self.prompts[key] = find_prompt(self.workspace, *key, self.progress)
         return {key: self.prompts[key] for key in used}
+
+
+def _verdict_labels(journal: Journal, run: Run) -> dict[str, dict[str, str]]:
+    """Return what the newest verdict on a run says of it, and of each candidate; nothing where no gate has judged."""
+    found = next((each for each in journal.verdicts(run.experiment) if each.run_id == run.id), None)
+    if found is None:
+        return {}
+    return {"": verdict_tags(found)} | {
+        each.candidate.variant: verdict_tags(found, each) for each in found.candidates
+    }
 
 
 def _comparisons(journal: Journal, run: Run, now: datetime) -> list[Comparison]:

@@ -183,7 +183,11 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
             quarantined=quarantined,
             watch=watch,
         )
+        is_new = verdict.id not in {known.id for known in journal.verdicts(name)}
         journal.save_verdict(verdict)
+        if is_new:
+            with journal.hold(run.id):
+                journal.save_run(run)  # so that MLflow hears of it
         show_verdict(session, journal, run, verdict, asked.faces, is_text=asked.is_text)
         return verdict, verdict_exit(verdict)
 

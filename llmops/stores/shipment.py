@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.base import short
@@ -48,6 +48,7 @@ class Shipment:
     baselines: of each candidate, by the names of the variants. models: what the services called themselves.
     files: of the run as a whole. rows: each variant's file with all its rows.
     traces: yields what is shown of the single cases of a variant.
+    verdict: what gates said last, as labels by variant, "" for the run as a whole.
     """
 
     run: Run
@@ -59,6 +60,7 @@ class Shipment:
     files: Sequence[Path]
     rows: Mapping[str, Path]
     traces: Callable[[str], Iterator[CaseTrace]]
+    verdict: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
@@ -100,6 +102,7 @@ class Shipment:
             "llmops.status": str(run.status),
             "llmops.revision": str(self.revision),
             "llmops.git_dirty": str(run.source.dirty).lower(),
+            **self.verdict.get("", {}),
         }
 
     def variant_parameters(self, variant: Variant) -> dict[str, str]:
@@ -135,6 +138,7 @@ class Shipment:
         missing: why a prompt, by name and identity, has no version in MLflow.
         """
         found = {
+            **self.verdict.get(variant.name, {}),
             "llmops.variant_identity": variant.identity,
             "llmops.definition": variant.definition,
             "llmops.definition_identity": variant.definition_identity,

@@ -396,3 +396,19 @@ def test_looks_at_a_held_out_split_are_counted_and_run_out(repository: Repositor
     assert "tickets/plain is held out, and gates have looked at it 2 times of 2" in done.stderr
     with repository.journal() as journal:
         assert len(journal.runs("sort")) == 2, "nothing was paid for"
+
+
+def test_mlflow_is_told_what_the_gates_said_and_told_again_when_that_changes(repository: Repository) -> None:
+    def tags() -> list[str]:
+        with sqlite3.connect(repository.root / "mlflow.db") as store:
+            found = store.execute("SELECT value FROM tags WHERE key = 'llmops.gate' ORDER BY value")
+            values = [value for (value,) in found]
+        store.close()
+        return values
+
+    repository.edit(*NEUTRAL)
+    assert llmops("gate", "sort", cwd=repository.root).returncode == Exit.DONE
+    assert tags() == ["pass"] * 3, "of the run and both its variants, which carry what is said of the whole"
+    repository.edit("margin: 0.05", "margin: 0.01", EXPERIMENT)
+    assert llmops("gate", "sort", cwd=repository.root).returncode == Exit.DONE
+    assert tags() == ["inconclusive"] * 3
