@@ -130,31 +130,30 @@ class Judging:
     def _figure(self, about: GateResult, gate: Gate, metric: Metric) -> Judged:
         chosen = self.arms.choose(gate.slice)
         sums = self.arms.sums(metric.column, chosen)
-        if gate.method != "bootstrap" or sums is None:
+        is_scored = metric.column in {evaluator.name for evaluator in self.arms.run.evaluators}
+        if gate.method != "bootstrap" or not is_scored:
             return Judged(self._informed(about, gate, metric))
+        if sums is None or not sums.pairs:
+            return Judged(about.model_copy(update={"reason": str(Reason.NO_CASES)}))
         n_missing = len(chosen.ids) - len(sums.pairs)
         labels = None if chosen.clusters is None else [chosen.clusters[pair] for pair in sums.pairs]
         turned = -1.0 if metric.lower_is_better else 1.0
-        is_limit = gate.not_worse_than is None
-        margin = margin_of(gate, metric)
-        found = (
-            sums.candidate(metric.part, lower_is_better=metric.lower_is_better)
-            if is_limit
-            else sums.gain(metric.part, lower_is_better=metric.lower_is_better)
-        )
-        if found is None:
-            return Judged(self._informed(about, gate, metric))
-        at = turned * about.limit if about.limit is not None else 0.0
-        rule = FigureRule(at, at, self.alpha) if is_limit else FigureRule(-margin, 0.0, self.alpha)
-        outcome = judge_figure(found[-1], len(sums.pairs), rule, n_missing=n_missing, clusters=labels)
-        seen = _tested(outcome)
-        seen["estimate"] = None if outcome.estimate is None else turned * outcome.estimate
-        seen["interval"] = _turned(seen["interval"], turned)
-        if is_limit:
-            seen["candidate"] = found[0]
+        shown: dict[str, Any]
+        one: tuple[Any, ...] | None
+        if about.limit is not None:
+            one = sums.candidate(metric.part, lower_is_better=metric.lower_is_better)
+            rule = FigureRule(turned * about.limit, turned * about.limit, self.alpha)
+            shown = {} if one is None else {"candidate": one[0]}
         else:
-            seen |= {"baseline": found[0], "candidate": found[1], "margin": margin, "scale": "difference"}
-        return Judged(about.model_copy(update=seen), outcome)
+            one = sums.gain(metric.part, lower_is_better=metric.lower_is_better)
+            margin = margin_of(gate, metric)
+            rule = FigureRule(-margin, 0.0, self.alpha)
+            shown = {} if one is None else {"baseline": one[0], "candidate": one[1]}
+            shown |= {"margin": margin, "scale": "difference"}
+        if one is None:
+            return Judged(about.model_copy(update={"reason": f"nothing has a figure {metric.name}"}))
+        outcome = judge_figure(one[-1], len(sums.pairs), rule, n_missing=n_missing, clusters=labels)
+        return Judged(about.model_copy(update=_turned(_tested(outcome), turned) | shown), outcome)
 
     # --- what is compared as it is ------------------------------------------------------------------------
 
@@ -263,7 +262,12 @@ def _could_see(outcome: PairedOutcome) -> dict[str, Any]:
     }
 
 
-def _turned(interval: Interval | None, way: float) -> Interval | None:
-    if interval is None or way > 0:
-        return interval
-    return Interval(low=-interval.high, high=-interval.low, level=interval.level)
+def _turned(found: dict[str, Any], way: float) -> dict[str, Any]:
+    """Return what was tested as it is shown, where lower is better."""
+    estimate, interval = found["estimate"], found["interval"]
+    if way > 0 or estimate is None:
+        return found
+    ends = (
+        None if interval is None else Interval(low=-interval.high, high=-interval.low, level=interval.level)
+    )
+    return {**found, "estimate": -estimate + 0.0, "interval": ends}

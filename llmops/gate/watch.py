@@ -12,9 +12,10 @@ from typing import Any
 
 from llmops.definitions.experiment import Gate
 from llmops.gate.judging import Judged, Judging
-from llmops.records import GateResult, Outcome, Place
+from llmops.records import GateResult, Place
+from llmops.records import Outcome as Said
 from llmops.stats.looks import Look, Stop, decide_looks, judge_look, planned_looks
-from llmops.stats.outcome import PairedOutcome, Rule
+from llmops.stats.outcome import Outcome, PairedOutcome, Rule
 from llmops.stats.spending import nominal_levels
 
 Key = tuple[str, int]
@@ -37,36 +38,17 @@ class Watch:
         if any(look.outcome.verdict == "pass" for look in seen):
             return
         n_total = len(judging.arms.choose(gate.slice).ids)
-        now = replace(judging, arms=replace(judging.arms, asked=asked))
-        n = len(now.arms.choose(gate.slice).ids)
+        arms = replace(judging.arms, asked=asked)
+        n = len(arms.choose(gate.slice).ids)
         if n_total and (n == 0 or (seen and n / n_total <= seen[-1].fraction)):
             return  # no case of its slice has come since
-        paired: list[Look] = []
-
-        def test(before: Any, after: Any, rule: Rule, **of_cases: Any) -> PairedOutcome:
-            whole = replace(rule, alpha=judging.alpha)
-            paired.append(judge_look(before, after, whole, n_total=n_total, previous=seen, **of_cases))
-            outcome = paired[-1].outcome
-            assert isinstance(outcome, PairedOutcome)  # noqa: S101 - of pairs
-            return outcome
-
         fractions = (*(seen[-1].fractions if seen else ()), n / n_total if n_total else 1.0)
         level = nominal_levels(fractions, judging.alpha)[-1]
-        judged = replace(now, alpha=level, test=test).judge(gate, place)
-        self.judged[key] = judged
-        if judged.tested is None:
-            return
-        if not paired:
-            n_looks = len(fractions) + sum(done > n for done in planned_looks(n_total))
-            is_last = n == n_total
-            chance = 0.0 if is_last else 1.0
-            tested = judged.tested
-            paired.append(
-                Look(
-                    tested, judging.alpha, len(fractions), n_looks, fractions, is_last, False, chance, chance
-                )
-            )
-        seen.append(paired[0])
+        pairs = _Pairs(judging.alpha, n_total, seen)
+        self.judged[key] = replace(judging, arms=arms, alpha=level, test=pairs.test).judge(gate, place)
+        tested = self.judged[key].tested
+        if tested is not None:
+            seen.append(pairs.taken or _look_at_limit(tested, judging.alpha, fractions, n, n_total))
 
     def is_over(self, alpha: float) -> bool:
         """Return whether to stop: all gates have answered, or none is going to."""
@@ -89,20 +71,47 @@ class Watch:
         if not seen or self.stop is None:
             return judged.result
         name = _name(key)
-        outcome = Outcome.PASS
+        outcome = Said.PASS
         if name in self.stop.failed:
-            outcome = Outcome.FAIL
+            outcome = Said.FAIL
         elif name in self.stop.unproved:
-            outcome = Outcome.INCONCLUSIVE
+            outcome = Said.INCONCLUSIVE
         reason = judged.result.reason
-        if self.stop.is_futile and outcome is Outcome.INCONCLUSIVE:
+        if self.stop.is_futile and outcome is Said.INCONCLUSIVE:
             reason = "neither a pass nor a fail is to be hoped for with the cases left"
-        elif outcome is Outcome.FAIL and judged.result.outcome is not Outcome.FAIL:
+        elif outcome is Said.FAIL and judged.result.outcome is not Said.FAIL:
             reason = "a regression was proved at an earlier look"
-        elif outcome is Outcome.INCONCLUSIVE and judged.result.outcome is not outcome:
+        elif outcome is Said.INCONCLUSIVE and judged.result.outcome is not outcome:
             reason = f"{reason} at this look by itself, but not among all gates and looks together"
         changes = {"outcome": outcome, "reason": reason, "look": seen[-1].number, "n_looks": seen[-1].n_looks}
         return judged.result.model_copy(update=changes)
+
+
+@dataclass
+class _Pairs:
+    """The test of pairs at one look, and the look that it took. alpha: of all looks together."""
+
+    alpha: float
+    n_total: int
+    previous: Sequence[Look]
+    taken: Look | None = None
+
+    def test(self, before: Any, after: Any, rule: Rule, **of_cases: Any) -> PairedOutcome:
+        """Judge the pairs so far, as `judge_pairs` would at the level of this look."""
+        whole = replace(rule, alpha=self.alpha)
+        self.taken = judge_look(
+            before, after, whole, n_total=self.n_total, previous=self.previous, **of_cases
+        )
+        outcome = self.taken.outcome
+        assert isinstance(outcome, PairedOutcome)  # noqa: S101 - of pairs
+        return outcome
+
+
+def _look_at_limit(tested: Outcome, alpha: float, fractions: tuple[float, ...], n: int, n_total: int) -> Look:
+    """Return a look at one side alone, of which nobody foretells what later ones bring."""
+    n_looks = len(fractions) + sum(done > n for done in planned_looks(n_total))
+    later = 0.0 if n == n_total else 1.0
+    return Look(tested, alpha, len(fractions), n_looks, fractions, n == n_total, False, later, later)
 
 
 def _name(key: Key) -> str:

@@ -220,3 +220,17 @@ def test_each_cell_of_the_matrix_is_a_candidate_beside_the_baseline_of_its_cell(
         for each in verdict.candidates
     }
     assert found == {"new/0": "old/0", "new/0.1": "old/0.1"}
+
+
+def test_a_figure_of_no_cases_decides_nothing_and_blocks_F64(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, **{"datasets/tickets.jsonl": ""})
+    repository.edit("[exact_match]", "[exact_match, classification]", EXPERIMENT)
+    repository.edit(
+        "{metric: error_rate, at_most: 0.01}",
+        "{metric: classification.macro_f1, at_least: 0.1, method: bootstrap}",
+        EXPERIMENT,
+    )
+    verdict, _ = repository.verdict("--allow-empty")
+    assert [(gate.outcome, gate.blocks) for gate in verdict.candidates[0].gates] == [
+        (Outcome.INCONCLUSIVE, True)
+    ] * 2
