@@ -33,6 +33,7 @@ LAYERS = (
     "sync",
     "promote",
     "cli",
+    "pytest_plugin",
 )
 
 OUTSIDE: dict[str, str | tuple[str, ...]] = {
@@ -44,6 +45,7 @@ OUTSIDE: dict[str, str | tuple[str, ...]] = {
     "alembic": "stores/",
     "rich": ("report/", "cli/"),
     "click": "cli/",
+    "pytest": "pytest_plugin.py",
     "sklearn": "evaluators/figures.py",
     "jsonschema": "definitions/json_schema.py",
     "pandas": "report/frame.py",
