@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import os
 import re
 import sys
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -40,6 +42,17 @@ _UNSEEN = re.compile(
     "\U00010000-\U000dffff]"
 )
 """Control characters, and those that hide text or turn its direction."""
+_UNREADABLE = (
+    KeyError,
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What hostile bytes make Python's readers of archives raise."""
 
 
 class RefusedError(Exception):
@@ -168,10 +181,7 @@ def read_text(data: bytes) -> str | None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(FILE) as file:
             text = file.read(LARGEST_TEXT + 1)
-    except (KeyError, ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
-        return None
-    except Exception as error:  # noqa: BLE001 - zlib, lzma and bz2 each fail in their own way over hostile bytes
-        print(f"the artifact cannot be read: {type(error).__name__}", file=sys.stderr)
+    except _UNREADABLE:
         return None
     if len(text) > LARGEST_TEXT:
         return None
