@@ -14,6 +14,7 @@ from tests.cli.command import environment, llmops
 
 ROOT = Path(__file__).parent.parent.parent
 STARTER = {
+    ".github/workflows/gate.yml",
     ".gitignore",
     "chains/review_card.chain.yaml",
     "chains/review_card.py",
@@ -128,7 +129,7 @@ def test_a_wheel_has_all_that_init_and_a_first_run_need(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "installed")
-    starter = {f"llmops/cli/starter/{name.removeprefix('.')}" for name in STARTER}
+    starter = {f"llmops/cli/starter/{name.replace('.gitignore', 'gitignore')}" for name in STARTER}
     assert starter | {"llmops/py.typed", "llmops/stores/migrations/env.py"} <= names
     assert not [name for name in names if name.startswith("tests/") or "__pycache__" in name]
     project = tmp_path / "project"
