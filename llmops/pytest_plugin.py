@@ -142,9 +142,9 @@ class GateItem(pytest.Item):
 _GRAVITY = ("fail", "inconclusive", "pass")
 
 
-def _records(record: Any) -> Iterator[Any]:
-    """Yield the verdicts of what `llmops gate --json` printed."""
-    yield from record["verdicts"] if isinstance(record, dict) else record
+def _records(record: Any) -> list[Any]:
+    """Return the verdicts of what `llmops gate --json` printed: one, or a list."""
+    return record if isinstance(record, list) else [record]
 
 
 def _names(gates: Iterable[Gate]) -> Iterator[str]:

@@ -78,7 +78,7 @@ def run_pytest(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def say(root: Path, told: Verdict) -> None:
-    (root / "experiments" / "verdict.json").write_text(f"[{told.model_dump_json()}]", encoding="utf-8")
+    (root / "experiments" / "verdict.json").write_text(told.model_dump_json(), encoding="utf-8")
 
 
 def judged(*gates: GateResult) -> CandidateVerdict:

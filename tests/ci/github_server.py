@@ -19,11 +19,12 @@ BOT = "github-actions[bot]"
 NUMBER, RUN, ARTIFACT = 7, 99, 5
 
 
-def zipped(text: str | bytes, name: str = "comment.md") -> bytes:
-    """Return an archive of one file."""
+def zipped(text: str | bytes, *names: str) -> bytes:
+    """Return an archive of that text under each name; comment.md unless given."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, text)
+        for name in names or ("comment.md",):
+            archive.writestr(name, text)
     return data.getvalue()
 
 

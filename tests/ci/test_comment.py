@@ -86,6 +86,14 @@ def test_the_comment_is_written_and_later_runs_update_it(github: GitHub, post: P
     assert "### triage: pass" not in only(github)
 
 
+def test_the_comments_of_several_experiments_are_one(github: GitHub, post: Post) -> None:
+    github.archive = zipped(
+        "### a verdict", "comment.triage.md", "comment.fields.md", "junit.xml", "x/comment.md"
+    )
+    post()
+    assert only(github).count("### a verdict") == 2
+
+
 def test_only_a_comment_of_our_account_that_starts_with_the_marker_is_updated_F86(
     github: GitHub, post: Post
 ) -> None:
@@ -263,13 +271,14 @@ def garbled() -> bytes:
     [
         b"no archive",
         b"",
-        zipped("text", name="other.md"),
-        zipped("text", name="../comment.md"),
-        zipped("text", name="/comment.md"),
+        zipped("text", "other.md"),
+        zipped("text", "../comment.md"),
+        zipped("text", "/comment.md"),
+        zipped(b"x" * (300 << 10), "comment.a.md", "comment.b.md"),
         bomb(),
         garbled(),
     ],
-    ids=["no archive", "none", "another file", "climbing", "absolute", "bomb", "garbled"],
+    ids=["no archive", "none", "another file", "climbing", "absolute", "too much", "bomb", "garbled"],
 )
 def test_an_archive_that_holds_no_reasonable_text_is_not_news(
     github: GitHub, post: Post, archive: bytes

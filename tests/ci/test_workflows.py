@@ -116,7 +116,7 @@ def test_the_comment_looks_for_the_artifact_that_the_gate_leaves() -> None:
         for found in steps_of(read(ACTION / "action.yml"))
         if "upload" in found.get("uses", "")
     }
-    assert 'ARTIFACT, FILE = "llmops-gate-comment", "comment.md"' in (ACTION / "comment.py").read_text()
+    assert 'ARTIFACT = "llmops-gate-comment"' in (ACTION / "comment.py").read_text()
     assert names == {"llmops-gate-comment", "llmops-gate-report"}
 
 

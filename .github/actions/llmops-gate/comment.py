@@ -28,7 +28,10 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 MARKER = "<!-- llmops-gate -->"
 """Starts our comment, and shows as nothing."""
 AUTHOR = "github-actions[bot]"
-ARTIFACT, FILE = "llmops-gate-comment", "comment.md"
+ARTIFACT = "llmops-gate-comment"
+FILE = re.compile(r"comment(\.[A-Za-z0-9_.-]{1,200})?\.md")
+"""One for all, or one an experiment; at the top of the archive."""
+MOST_FILES = 50
 COMMENT_LIMIT = 65_536
 SUMMARY_LIMIT = 1_000_000
 """Bytes; GitHub takes 1 MiB of a step."""
@@ -177,15 +180,22 @@ def fetch_text(api: Api, run: GateRun) -> str | None:
 
 
 def read_text(data: bytes) -> str | None:
-    """Return the one file of an archive that is wanted, read in memory and no further than `LARGEST_TEXT`."""
+    """Return the comments in an archive one after the other, read in memory and no further than `LARGEST_TEXT`."""
+    texts: list[bytes] = []
+    room = LARGEST_TEXT
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(FILE) as file:
-            text = file.read(LARGEST_TEXT + 1)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = sorted(name for name in archive.namelist() if FILE.fullmatch(name))
+            for name in names[:MOST_FILES]:
+                with archive.open(name) as file:
+                    texts.append(file.read(room + 1))
+                room -= len(texts[-1])
+                if room < 0:
+                    return None
     except _UNREADABLE:
         return None
-    if len(text) > LARGEST_TEXT:
-        return None
-    return _UNSEEN.sub("\ufffd", text.decode(errors="replace").replace("\r\n", "\n"))
+    text = b"\n\n".join(texts).decode(errors="replace").replace("\r\n", "\n")
+    return _UNSEEN.sub("\ufffd", text)
 
 
 def comment_body(run: GateRun, text: str | None, *, repository: str, server: str) -> str:
