@@ -115,6 +115,15 @@ def test_each_gate_is_a_test_and_the_verdict_is_asked_for_once(gated: Path) -> N
     assert (gated / "experiments" / "asked.txt").read_text() == "triage True\n"
 
 
+def test_workers_of_xdist_share_one_verdict_when_they_are_dealt_files(gated: Path) -> None:
+    pytest.importorskip("xdist")
+    say(gated, verdict(Outcome.PASS, judged(FLOOR, COMPARED)))
+    done = run_pytest(gated, "--llmops-gates", "-p", "xdist", "-n", "2", "--dist", "loadfile")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed" in done.stdout
+    assert (gated / "experiments" / "asked.txt").read_text() == "triage True\n"
+
+
 def test_a_setting_asks_for_gates_where_their_files_are_collected(gated: Path) -> None:
     (gated / "pytest.ini").write_text("[pytest]\nllmops_gates = true\ntestpaths = tests\n")
     say(gated, verdict(Outcome.PASS, judged(FLOOR, COMPARED)))
