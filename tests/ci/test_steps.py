@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.ci.files import ACTION, STARTED, read, step, workflow
+from tests.ci.files import ACTION, ROOT, STARTED, read, step, workflow
 
 STAND_IN = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >>"$TOLD"
@@ -216,6 +216,28 @@ def test_a_store_that_did_not_change_is_not_written_again(runner: Runner) -> Non
 def test_the_last_step_blocks_also_when_the_gate_was_cut_off_F85(runner: Runner) -> None:
     last = step(read(ACTION / "action.yml"), "Pass or block")
     assert [runner.script(last, CODE=code).returncode for code in ("0", "1", "6", "")] == [0, 1, 6, 3]
+
+
+# --- install.sh ---------------------------------------------------------------------------------------------
+
+PYTHON = """#!/usr/bin/env bash
+echo "$*" >>"$TOLD"
+if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
+"""
+
+
+def test_every_library_is_installed_by_its_hash_and_llmops_from_beside_the_action(runner: Runner) -> None:
+    python = runner.root / "bin" / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    done = runner.run("bash", str(ACTION / "install.sh"), GITHUB_PATH=str(runner.root / "path.txt"))
+    assert done.returncode == 0, done.stderr
+    made, libraries, own = runner.told
+    venv = f"{runner.variables['RUNNER_TEMP']}/llmops-venv"
+    assert made == f"-m venv {venv}"
+    assert libraries.endswith(f"--require-hashes -r {ROOT}/requirements.lock")
+    assert own.endswith(f"--no-deps --no-build-isolation {ROOT}")
+    assert (runner.root / "path.txt").read_text() == f"{venv}/bin\n"
 
 
 # --- what `llmops init` writes ------------------------------------------------------------------------------

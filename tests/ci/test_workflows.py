@@ -80,11 +80,23 @@ def test_no_expression_is_pasted_into_a_shell(path: Path) -> None:
 
 
 @EACH
-def test_no_secret_but_the_jobs_own_token_and_that_only_where_it_is_needed(path: Path) -> None:
+def test_no_secret_where_code_of_a_pull_request_runs(path: Path) -> None:
     text = re.sub(r"^\s*#.*", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    if path.name == "promote.yml":
+        assert re.findall(r"secrets\.\w+", text) == ["secrets.MLFLOW_TRACKING_TOKEN"]
+        return
     assert "secrets." not in text
-    if path.name in {"gate.yml", "action.yml", "ci.yml"}:
-        assert "github.token" not in text
+    assert ("github.token" in text) is (path.name == "gate-comment.yml")
+
+
+def test_the_job_that_may_push_runs_no_code_of_the_repository() -> None:
+    published = workflow("promote")["jobs"]["publish"]["steps"]
+    assert [found.get("uses", "").partition("@")[0] for found in published] == [
+        "actions/checkout",
+        "actions/download-artifact",
+        "",
+    ]
+    assert not re.search(r"llmops|python|bash ", published[-1]["run"])
 
 
 def test_code_of_a_pull_request_runs_only_where_nothing_may_be_written() -> None:
