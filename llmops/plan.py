@@ -26,7 +26,6 @@ from llmops.models.tokens import estimate_input_tokens
 from llmops.records import REPLAYED, DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
 from llmops.steps import Overrides, open_program
 from llmops.steps.base import Program
-from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.recorded import RecordedProgram, open_recorded, recorded_notes
 from llmops.stores.journal import Cell, Journal
@@ -462,9 +461,7 @@ def _input_price(workspace: Workspace, program: Program | BoundEvaluator) -> flo
 
 
 def _calls_of(program: Program) -> int:
-    if isinstance(program, ChainProgram):
-        return sum(_calls_of(part) for part in program.programs.values())
-    return 1 if program.kind == "prompt" else 0
+    return int(program.kind == "prompt") + sum(map(_calls_of, program.parts.values()))
 
 
 def _mean_tokens(program: Program, cases: Sequence[Case]) -> float | None:

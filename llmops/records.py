@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmops.definitions.chain import STEP_PARTS
 from llmops.definitions.dataset import Case
 
 SCHEMA_VERSION = 1
@@ -251,6 +252,23 @@ class ErrorInfo(Record):
 # --- a case -----------------------------------------------------------------------------------------------
 
 
+Verb = Literal[
+    "prompt",
+    "chain",
+    "python",
+    "retrieve",
+    "agent",
+    "tool",
+    "http",
+    "map",
+    "branch",
+    "vote",
+    "guard",
+    "recorded",
+]
+"""What a span carries out: the verb of a step, a tool that an agent called, or what was recorded elsewhere."""
+
+
 class Span(Record):
     """One step of one case: what went in, what came out, what it took.
 
@@ -261,7 +279,7 @@ class Span(Record):
     index: int
     parent: int | None
     name: str
-    kind: Literal["prompt", "chain", "python", "recorded"]
+    kind: Verb
     inputs: Any
     output: Any = None
     status: Status = Status.OK
@@ -274,6 +292,11 @@ class Span(Record):
     ttft_s: float | None = None
     tpot_s: float | None = None
     error: ErrorInfo | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return what templates reach of it as STEP.NAME: its `output`, and the parts that its verb has."""
+        names = STEP_PARTS.get(self.kind, ()) if isinstance(self.output, Mapping) else ()
+        return {"output": self.output, **{name: self.output[name] for name in names if name in self.output}}
 
 
 class Output(Record):

@@ -371,7 +371,7 @@ def test_parameters_a_model_does_not_take_are_told_where_they_are_written(projec
         ("text:clean", "gone:clean", "3:17: no module chains/gone.py"),
         ("{text: ", "{txet: ", "3:39: text:clean needs 'text', and `with` does not give it"),
         ("{text: ", "{txet: ", "3:46: text:clean takes no 'txet'\n    did you mean 'text'?"),
-        ("with: {q: ", "with: {p: ", "4:28: step ask gives ask no 'q'"),
+        ("with: {q: ", "with: {p: ", "4:28: ask is given no 'q'"),
         ("with: {q: ", "with: {p: ", "4:35: ask takes no 'p'"),
         ("inputs: {q: string}", "inputs: {q: integer}", "takes no 'q'"),
         (

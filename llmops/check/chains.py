@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator, Mapping
 
 from llmops.check.models import program_findings
-from llmops.definitions.chain import Chain, Step
-from llmops.definitions.documents import Document
+from llmops.definitions.chain import Chain, Use
+from llmops.definitions.documents import Document, Location
 from llmops.definitions.expressions import chain_findings
 from llmops.definitions.reference import Kind
 from llmops.definitions.schemas import InputTypes
@@ -25,7 +25,7 @@ def check_chain(workspace: Workspace, name: str) -> list[Finding]:
     is_wired = not found
     for index, step in enumerate(chain.steps):
         try:
-            found += _step_findings(workspace, document, index, step, chain)
+            found += _use_findings(workspace, document, ("steps", index), step, chain)
         except DefinitionError as error:
             found += error.findings
         except LlmopsError as error:
@@ -41,22 +41,28 @@ def check_chain(workspace: Workspace, name: str) -> list[Finding]:
     return found
 
 
-def _step_findings(
-    workspace: Workspace, document: Document, index: int, step: Step, chain: Chain
+def _use_findings(
+    workspace: Workspace, document: Document, place: Location, use: Use, chain: Chain
 ) -> list[Finding]:
-    place = ("steps", index)
-    if step.python is not None:
-        node = workspace.code.function_node(step.python)
-        return [] if node.decorator_list else list(_function_findings(document, index, step, node.args))
-    kind: Kind = "prompt" if step.prompt is not None else "chain"
-    resolved = workspace.resolve(kind, step.target)
+    """Return what is wrong with what a step uses, the verbs inside it included. place: where the use stands."""
+    if use.body is not None:
+        return [
+            finding
+            for inner in use.body.uses()
+            for finding in _use_findings(workspace, document, (*place, use.verb, inner.key), inner.use, chain)
+        ]
+    if use.python is not None:
+        node = workspace.code.function_node(use.python)
+        return [] if node.decorator_list else list(_function_findings(document, place, use, node.args))
+    kind: Kind = "prompt" if use.prompt is not None else "chain"
+    resolved = workspace.resolve(kind, use.target)
     used: InputTypes = getattr(resolved.workspace, kind)(resolved.name).inputs
-    found = list(_given_findings(document, index, step, used, chain))
-    return found + _override_findings(workspace, document, place, step, resolved)
+    found = list(_given_findings(document, place, use, used, chain))
+    return found + _override_findings(workspace, document, place, use, resolved)
 
 
 def _override_findings(
-    workspace: Workspace, document: Document, place: tuple[str | int, ...], step: Step, resolved: Resolved
+    workspace: Workspace, document: Document, place: Location, step: Use, resolved: Resolved
 ) -> list[Finding]:
     overrides = Overrides(step.model, step.parameters.given(), step.set)
     try:
@@ -69,20 +75,20 @@ def _override_findings(
 
 
 def _given_findings(
-    document: Document, index: int, step: Step, inputs: InputTypes, chain: Chain
+    document: Document, place: Location, step: Use, inputs: InputTypes, chain: Chain
 ) -> Iterator[Finding]:
     for name in inputs:
         if name not in step.arguments:
             hint = f'write {name} under `with:`, as in {name}: "{{{{ ... }}}}"'
-            message = f"step {step.id} gives {step.target} no {name!r}"
-            yield document.finding(("steps", index, "with"), message, hint)
+            message = f"{step.target} is given no {name!r}"
+            yield document.finding((*place, "with"), message, hint)
     for name, value in step.arguments.items():
-        place = ("steps", index, "with", name)
+        at = (*place, "with", name)
         if name not in inputs:
             hint = nearest(name, inputs) or f"its inputs: {', '.join(inputs) or 'none'}"
-            yield document.finding(place, f"{step.target} takes no {name!r}", hint)
+            yield document.finding(at, f"{step.target} takes no {name!r}", hint)
         elif misfit := _type_misfit(value, inputs[name], chain):
-            yield document.finding(place, f"{step.target} takes {name} as {misfit}")
+            yield document.finding(at, f"{step.target} takes {name} as {misfit}")
 
 
 def _type_misfit(value: object, wanted: str | Mapping[str, object], chain: Chain) -> str | None:
@@ -100,20 +106,20 @@ def _type_misfit(value: object, wanted: str | Mapping[str, object], chain: Chain
 
 
 def _function_findings(
-    document: Document, index: int, step: Step, arguments: ast.arguments
+    document: Document, place: Location, step: Use, arguments: ast.arguments
 ) -> Iterator[Finding]:
-    place = ("steps", index, "with")
+    given = (*place, "with")
     for argument in arguments.posonlyargs:
         message = f"{step.python} takes {argument.arg!r} by position only; inputs are given by name"
-        yield document.finding(("steps", index, "python"), message)
+        yield document.finding((*place, "python"), message)
     names = [argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)]
     for name in required_names(arguments):
         if name in names and name not in step.arguments:
-            yield document.finding(place, f"{step.python} needs {name!r}, and `with` does not give it")
+            yield document.finding(given, f"{step.python} needs {name!r}, and `with` does not give it")
     for name in step.arguments if arguments.kwarg is None else ():
         if name not in names:
             hint = nearest(name, names) or f"it takes: {', '.join(names) or 'nothing'}"
-            yield document.finding((*place, name), f"{step.python} takes no {name!r}", hint)
+            yield document.finding((*given, name), f"{step.python} takes no {name!r}", hint)
 
 
 def required_names(arguments: ast.arguments) -> list[str]:

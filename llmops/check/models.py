@@ -16,7 +16,6 @@ from llmops.models import model_class, open_model, untaken_settings
 from llmops.models.abilities import able_providers
 from llmops.models.base import Ability
 from llmops.steps.base import Program
-from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
 
 
@@ -73,7 +72,7 @@ def _stand_ins(definition: ModelDefinition) -> dict[str, str]:
     if definition.endpoint_env is not None:
         environment[definition.endpoint_env] = "https://model.invalid/v1"
     if definition.api_key_env is not None:
-        environment[definition.api_key_env] = "stand-in-for-a-key"
+        environment[definition.api_key_env] = "absent"  # too short to be taken for a secret
     return environment
 
 
@@ -118,6 +117,5 @@ def prompts_of(program: Program) -> Iterator[PromptProgram]:
     """Yield every prompt a program asks, through all chains below it."""
     if isinstance(program, PromptProgram):
         yield program
-    elif isinstance(program, ChainProgram):
-        for part in program.programs.values():
-            yield from prompts_of(part)
+    for part in program.parts.values():
+        yield from prompts_of(part)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from types import MappingProxyType
 
-from llmops.definitions.chain import Chain, Step, dependencies, find_cycle, templates_in
+from llmops.definitions.chain import (
+    STEP_PARTS,
+    Chain,
+    Step,
+    dependencies,
+    find_cycle,
+    templates_in,
+    templates_of,
+)
 from llmops.definitions.documents import Document, Location
 from llmops.definitions.experiment import Experiment
 from llmops.definitions.prompt import ExamplesBlock, Prompt
@@ -13,9 +22,6 @@ from llmops.errors import Finding, nearest
 
 JUDGED = frozenset({"output", "expected", "inputs", "metadata", "steps"})
 """What the expressions of an evaluator see."""
-
-STEP_GIVES = ("output",)
-"""What a step gives to those after it."""
 
 
 def prompt_findings(prompt: Prompt, document: Document) -> list[Finding]:
@@ -35,12 +41,12 @@ def prompt_findings(prompt: Prompt, document: Document) -> list[Finding]:
 def chain_findings(chain: Chain, document: Document) -> list[Finding]:
     """Return what is wrong with a chain's names, templates and graph, with the line of the file."""
     found = list(_same_names(chain, document))
-    ids = {step.id for step in chain.steps}
+    gives = {step.id: ("output", *STEP_PARTS.get(step.verb, ())) for step in chain.steps}
     for index, step in enumerate(chain.steps):
-        found += _step_findings(chain, index, step, ids, document)
+        found += _step_findings(chain, index, step, gives, document)
     for location, source in templates_in(chain.outputs):
         place = ("outputs", *location)
-        found += template_findings(document, place, source, {*chain.inputs, *ids}, steps=ids)
+        found += template_findings(document, place, source, {*chain.inputs, *gives}, steps=gives)
     if not found and (cycle := find_cycle(dependencies(chain))):
         at = next(index for index, step in enumerate(chain.steps) if step.id == cycle[0])
         found.append(document.finding(("steps", at), f"steps wait for one another: {' -> '.join(cycle)}"))
@@ -59,16 +65,17 @@ def _same_names(chain: Chain, document: Document) -> Iterator[Finding]:
 
 
 def _step_findings(
-    chain: Chain, index: int, step: Step, ids: set[str], document: Document
+    chain: Chain, index: int, step: Step, gives: Mapping[str, Sequence[str]], document: Document
 ) -> Iterator[Finding]:
-    others = ids - {step.id}
-    for location, source in templates_in(step.arguments):
-        place = ("steps", index, "with", *location)
+    others = {name: parts for name, parts in gives.items() if name != step.id}
+    for location, source, names in templates_of(step):
+        place = ("steps", index, *location)
         template = _parsed(source)
-        if template is not None and step.id in template.variables and step.id not in chain.inputs:
+        allowed = {*chain.inputs, *others, *names}
+        if template is not None and step.id in template.variables - allowed:
             yield document.finding(place, f"step {step.id!r} refers to itself")
         else:
-            yield from template_findings(document, place, source, {*chain.inputs, *others}, steps=others)
+            yield from template_findings(document, place, source, allowed, steps=others)
 
 
 def experiment_findings(experiment: Experiment, document: Document) -> list[Finding]:
@@ -89,11 +96,11 @@ def template_findings(
     source: str,
     allowed: Set[str] | None,
     *,
-    steps: Set[str] = frozenset(),
+    steps: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[Finding]:
     """Return the finding of a template that does not parse, or one for each name it uses that is not there.
 
-    allowed: the names there are; None for any. steps: those of them that are steps, which give an `output`.
+    allowed: the names there are; None for any. steps: those of them that are steps, with what each gives.
     """
     try:
         template = parse_template(source)
@@ -106,8 +113,8 @@ def template_findings(
         for name in sorted(unknown)
     ]
     for name, *keys in sorted(template.paths):
-        if name in steps and keys and keys[0] not in STEP_GIVES:
-            hint = nearest(keys[0], STEP_GIVES) or f"write {name}.output"
+        if name in steps and keys and keys[0] not in steps[name]:
+            hint = nearest(keys[0], steps[name]) or f"write {name}.output"
             found.append(document.finding(location, f"step {name!r} gives no {keys[0]!r}", hint))
     return found
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from llmops.definitions.base import Definition, identity_of
 from llmops.definitions.build import build
-from llmops.definitions.chain import Chain, Step
+from llmops.definitions.chain import Chain, Use
 from llmops.definitions.code import Code
 from llmops.definitions.dataset import Dataset, DatasetDefinition, read_cases
 from llmops.definitions.documents import BOM, Document
@@ -364,12 +364,14 @@ class Workspace:
         used = {step.id: self.step_identity(step) for step in chain.steps}
         return identity_of({"chain": chain.meaning(), "uses": used})
 
-    def step_identity(self, step: Step) -> str:
-        """Return the identity of what a step's verb names; a release counts with its model and parameters."""
-        if step.python is not None:
-            return self.code.identity(step.python.partition(":")[0])
-        kind: Kind = "prompt" if step.prompt is not None else "chain"
-        found = self.resolve(kind, step.target)
+    def step_identity(self, use: Use) -> str:
+        """Return the identity of what a verb names; a release counts with its model and parameters."""
+        if use.body is not None:
+            return identity_of([self.step_identity(inner.use) for inner in use.body.uses()])
+        if use.python is not None:
+            return self.code.identity(use.python.partition(":")[0])
+        kind: Kind = "prompt" if use.prompt is not None else "chain"
+        found = self.resolve(kind, use.target)
         identity = found.workspace.identity(kind, found.name)
         if found.release is None:
             return identity

@@ -150,7 +150,7 @@ class BoundEvaluator:
         expected: Any = case.expected
         value: Any = output.value
         if self.use.output is not None or self.use.expected is not None:
-            steps = {span.name: {"output": span.output} for span in output.spans if span.parent == 0}
+            steps = {span.name: span.given() for span in output.spans if span.parent == 0}
             seen = {
                 "output": output.value,
                 "expected": case.expected,

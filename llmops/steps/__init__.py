@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmops.definitions.base import identity_of
-from llmops.definitions.chain import Chain, Step
+from llmops.definitions.chain import Chain, Use
 from llmops.definitions.dataset import Case
 from llmops.definitions.prompt import ExamplesBlock, Parameters, Prompt
 from llmops.definitions.reference import Kind
@@ -18,8 +18,9 @@ from llmops.definitions.workspace import Resolved, Workspace
 from llmops.errors import UsageError, nearest
 from llmops.models import model_version
 from llmops.render import Renderer
-from llmops.steps.base import Program
+from llmops.steps.base import Bound, Program
 from llmops.steps.chain import ChainProgram
+from llmops.steps.mapping import open_map
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.python import PythonProgram
 
@@ -142,18 +143,22 @@ def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: 
     workspace.identity("chain", name)  # refuses chains that use one another in a circle
     chain = workspace.chain(name)
     inherited, below = _changed_chain(chain, name, overrides)
-    programs = {
-        step.id: _step_program(workspace, step, inherited, below[step.id], seed) for step in chain.steps
+    steps = {
+        step.id: _bound(workspace, step, inherited, below[step.id], seed, step.id) for step in chain.steps
     }
+    programs = [step.program for step in steps.values()]
     return ChainProgram(
         name=name,
         chain=chain,
-        programs=programs,
+        steps=steps,
         identity=identity_of(
-            {"chain": _own_meaning(chain), "uses": {k: p.identity for k, p in programs.items()}}
+            {
+                "chain": _own_meaning(chain),
+                "uses": {key: step.program.identity for key, step in steps.items()},
+            }
         ),
-        models={key: model for program in programs.values() for key, model in program.models.items()},
-        prompts={key: prompt for program in programs.values() for key, prompt in program.prompts.items()},
+        models={key: model for program in programs for key, model in program.models.items()},
+        prompts={key: prompt for program in programs for key, prompt in program.prompts.items()},
     )
 
 
@@ -178,18 +183,27 @@ def _changed_chain(
     return Overrides(model, {**overrides.parameters, **parameters}), below
 
 
-def _step_program(
-    workspace: Workspace, step: Step, inherited: Overrides, paths: Mapping[str, Any], seed: int
-) -> Program:
-    if step.python is not None:
-        if paths:
-            raise UsageError(f"set {step.id}.{next(iter(paths))}: a python step has nothing to set")
-        identity = identity_of({"python": step.python, "source": workspace.step_identity(step)})
-        return PythonProgram(step.python, cache(partial(workspace.code.load, step.python)), identity)
-    kind: Kind = "prompt" if step.prompt is not None else "chain"
-    own = Overrides(step.model, step.parameters.given(), step.set)
+def _bound(
+    workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
+) -> Bound:
+    """Return what a step carries out. paths: what `set` says of it. name: how errors call it."""
+    if use.python is not None:
+        return Bound(use, _python_program(workspace, use, paths, name))
+    if use.map is not None:
+        inner = _bound(workspace, use.map.do, inherited, paths, seed, name)
+        return Bound(use, open_map(use.map, inner))
+    kind: Kind = "prompt" if use.prompt is not None else "chain"
+    own = Overrides(use.model, use.parameters.given(), use.set)
     overrides = Overrides(paths=paths).over(own.over(inherited))
-    return open_program(workspace.resolve(kind, step.target), overrides, seed=seed)
+    return Bound(use, open_program(workspace.resolve(kind, use.target), overrides, seed=seed))
+
+
+def _python_program(workspace: Workspace, use: Use, paths: Mapping[str, Any], name: str) -> PythonProgram:
+    if paths:
+        raise UsageError(f"set {name}.{next(iter(paths))}: a python step has nothing to set")
+    reference = use.target
+    identity = identity_of({"python": reference, "source": workspace.step_identity(use)})
+    return PythonProgram(reference, cache(partial(workspace.code.load, reference)), identity)
 
 
 def _own_meaning(chain: Chain) -> dict[str, Any]:
@@ -206,6 +220,5 @@ def load_functions(program: Program) -> None:
     """
     if isinstance(program, PythonProgram):
         program.load()
-    elif isinstance(program, ChainProgram):
-        for part in program.programs.values():
-            load_functions(part)
+    for part in program.parts.values():
+        load_functions(part)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from llmops.call import Caller
-from llmops.errors import LlmopsError, ModelError, OutcomeUnknownError, RefusalError
-from llmops.records import ErrorInfo, ModelVersion, Span, Status
-
-Verb = Literal["prompt", "chain", "python", "recorded"]
+from llmops.definitions.chain import Use
+from llmops.definitions.templates import TemplateError, evaluate, parse_template
+from llmops.errors import LlmopsError, ModelError, OutcomeUnknownError, RefusalError, StepError
+from llmops.records import ErrorInfo, ModelVersion, Span, Status, Verb
 
 THREADS = 16
 """Functions of the project's own that run at a time."""
@@ -97,11 +97,15 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a step stands in its case: its name, the span above it, and when it starts on the timeline."""
+    """Where a step stands in its case: its name, the span above it, and when it starts on the timeline.
+
+    scope: what templates see there, by name.
+    """
 
     name: str
     parent: int | None = None
     start_s: float = 0.0
+    scope: Mapping[str, Any] = field(default_factory=dict)
 
     def span(self, index: int, kind: Verb, inputs: Mapping[str, Any], **known: Any) -> Span:
         """Return the span of the step that stands here, with what is known of it."""
@@ -114,6 +118,28 @@ class Place:
             start_s=self.start_s,
             **known,
         )
+
+
+def end_of(spans: Iterable[Span], start_s: float) -> float:
+    """Return when the last of these spans ends on the timeline; the start where there is none."""
+    return max((span.start_s + span.duration_s for span in spans), default=start_s)
+
+
+def filled(value: Any, scope: Mapping[str, Any], where: str) -> Any:
+    """Fill every template in a nested value; one that is wholly an expression keeps its type.
+
+    Raises StepError saying where, when one cannot be.
+    """
+    if isinstance(value, str):
+        try:
+            return evaluate(parse_template(value), scope)
+        except TemplateError as error:
+            raise StepError(f"{where}: {error}") from error
+    if isinstance(value, Mapping):
+        return {key: filled(item, scope, where) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [filled(item, scope, where) for item in value]
+    return value
 
 
 class Program(Protocol):
@@ -135,8 +161,25 @@ class Program(Protocol):
     def prompts(self) -> Mapping[str, str]:
         """Identity of each prompt it uses, by name."""
 
+    @property
+    def parts(self) -> Mapping[str, Program]:
+        """The programs that it carries out, by name; none for one that does its work itself."""
+
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:
         """Return the span of having carried it out; its `output` is the value, its children are in the trace.
 
         Raises ModelError, StepError, BudgetError or Halted, after closing the span with the error on it.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a step carries out, with the templates that give its inputs."""
+
+    use: Use
+    program: Program
+
+    async def carry_out(self, context: Context, place: Place) -> Span:
+        """Return the span of the step; its templates see the scope of its place. Raises as its program does."""
+        _, templates = self.use.filled
+        return await self.program.carry_out(filled(templates, place.scope, place.name), context, place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llmops.call import Answer
@@ -13,7 +13,7 @@ from llmops.definitions.schemas import problem_with
 from llmops.errors import ModelError, RefusalError, StepError
 from llmops.records import ModelVersion, Reply, Span, Status
 from llmops.render import Renderer
-from llmops.steps.base import Context, Halted, Place, Trace, with_error
+from llmops.steps.base import Context, Halted, Place, Program, Trace, with_error
 
 _HALTS = {
     Status.FILTERED: "a content filter stopped the reply",
@@ -33,6 +33,7 @@ class PromptProgram:
     prompts: Mapping[str, str]
     fallbacks: Sequence[ModelVersion] = ()
     kind: Literal["prompt"] = "prompt"
+    parts: Mapping[str, Program] = field(default_factory=dict)
 
     @property
     def models(self) -> Mapping[str, ModelVersion]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from llmops.errors import StepError
 from llmops.records import ModelVersion, Span
-from llmops.steps.base import Context, Place, with_error
+from llmops.steps.base import Context, Place, Program, with_error
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class PythonProgram:
     kind: Literal["python"] = "python"
     models: Mapping[str, ModelVersion] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Program] = field(default_factory=dict)
 
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:
         """Return the span whose output is what the function returned, as plain data."""

@@ -44,6 +44,7 @@ class RecordedProgram:
     kind: Literal["recorded"] = "recorded"
     models: Mapping[str, ModelVersion] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Program] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:

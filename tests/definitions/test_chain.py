@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmops.definitions.base import identity_of
 from llmops.definitions.build import build
-from llmops.definitions.chain import Chain, dependencies, find_cycle, names_used, templates_in
+from llmops.definitions.chain import Chain, dependencies, find_cycle, templates_in
 from llmops.definitions.yaml_reader import read_yaml
 from llmops.errors import DefinitionError
 
@@ -62,7 +62,10 @@ def test_what_a_step_reads_is_inferred_from_its_templates() -> None:
 @pytest.mark.parametrize(
     ("step", "said"),
     [
-        ("{id: a}", "1:9: steps, item 1: a step has exactly one of prompt, chain, python, this one has 0"),
+        (
+            "{id: a}",
+            "1:9: steps, item 1: a step has exactly one of prompt, chain, python, map, this one has 0",
+        ),
         ("{id: a, prompt: x, chain: y}", "this one has 2"),
         ("{id: a, promt: x}", "did you mean 'prompt'?"),
         ("{id: a-b, prompt: x}", "1:10: id: 'a-b' cannot be looked up in a template"),
@@ -156,7 +159,6 @@ def test_an_argument_of_null_is_not_an_absent_one() -> None:
 def test_every_text_in_a_nested_value_is_a_template_with_its_place() -> None:
     value = {"a": ["x", {"b": "{{ y }}"}], "c": 5, "d": None}
     assert list(templates_in(value)) == [(("a", 0), "x"), (("a", 1, "b"), "{{ y }}")]
-    assert names_used(value) == {"y"}
 
 
 NODES = st.sampled_from("abcdef")

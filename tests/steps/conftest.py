@@ -19,6 +19,7 @@ from llmops.models import model_version, open_model
 from llmops.records import ModelVersion, Output, Span
 from llmops.run import carry_out_case
 from llmops.steps.base import Context, Program, Trace
+from llmops.steps.python import PythonProgram
 from llmops.stores.journal import open_journal
 from llmops.stores.writer import Writer
 from tests.model_server import ModelServer, running_model_server
@@ -35,6 +36,11 @@ VERSION: ModelVersion = model_version("default", MODEL)
 
 def utc_now() -> datetime:
     return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def function(call: Callable[..., Any]) -> PythonProgram:
+    """Return a step that calls a function."""
+    return PythonProgram("code:f", lambda: call, "identity")
 
 
 @pytest.fixture

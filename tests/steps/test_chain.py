@@ -12,16 +12,11 @@ from llmops.definitions.chain import Chain
 from llmops.definitions.prompt import Prompt
 from llmops.records import Status
 from llmops.render import Renderer
-from llmops.steps.base import Program
+from llmops.steps.base import Bound, Program
 from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
-from llmops.steps.python import PythonProgram
 from tests.model_server import ModelServer
-from tests.steps.conftest import VERSION, Carried
-
-
-def function(call: Callable[..., Any]) -> PythonProgram:
-    return PythonProgram("code:f", lambda: call, "identity")
+from tests.steps.conftest import VERSION, Carried, function
 
 
 def chain_of(
@@ -35,7 +30,8 @@ def chain_of(
             "outputs": outputs,
         }
     )
-    return ChainProgram("two", chain, programs, "identity", {"default": VERSION}, {})
+    bound = {step.id: Bound(step, programs[step.id]) for step in chain.steps}
+    return ChainProgram("two", chain, bound, "identity", {"default": VERSION}, {})
 
 
 def asking(system: str) -> PromptProgram:

@@ -12,7 +12,6 @@ from llmops.definitions.workspace import load_workspace
 from llmops.errors import UsageError
 from llmops.steps import Overrides, load_functions, open_program
 from llmops.steps.base import Program
-from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
 
 FILES: dict[str, str | bytes] = {
@@ -61,8 +60,7 @@ def opened(project: Callable[..., Path]) -> Callable[..., Program]:
 def prompt(program: Program, *path: str) -> PromptProgram:
     """Return the prompt at a path of steps."""
     for step in path:
-        assert isinstance(program, ChainProgram)
-        program = program.programs[step]
+        program = program.parts[step]
     assert isinstance(program, PromptProgram)
     return program
 

@@ -28,7 +28,21 @@ TOLD_EVERY = 10
 WRITERS = 4  # more at a time and MLflow's server drops writes: its pool of connections locks itself up
 SAMPLE = 3  # traces of a variant whose steps are read back; scores are read back from all
 
-_KINDS = {"case": "CHAIN", "prompt": "CHAT_MODEL", "chain": "CHAIN", "python": "TOOL", "recorded": "UNKNOWN"}
+_KINDS = {
+    "case": "CHAIN",
+    "prompt": "CHAT_MODEL",
+    "chain": "CHAIN",
+    "python": "TOOL",
+    "retrieve": "RETRIEVER",
+    "agent": "AGENT",
+    "tool": "TOOL",
+    "http": "TOOL",
+    "map": "CHAIN",
+    "branch": "CHAIN",
+    "vote": "CHAIN",
+    "guard": "GUARDRAIL",
+    "recorded": "UNKNOWN",
+}
 _OURS = "llmops.score"  # what tells our judges' scores from what others say of a trace
 _SPANS_WRITTEN = "mlflow.trace.spansLocation"
 
