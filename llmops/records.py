@@ -707,6 +707,8 @@ class CandidateVerdict(Record):
 
     baseline: None where no gate compares. baseline_age_s: since the oldest reply of the baseline that was used again.
     changed: where the candidate's files differ from the baseline's, most telling first: annotations stand there.
+    n_history: runs of the baseline, that of this run included, with whose mean bounded scores were compared; 0 where
+    one run stands beside the other. n_stale: earlier ones left out, because the baseline is not what it was then.
     """
 
     candidate: Side
@@ -715,6 +717,8 @@ class CandidateVerdict(Record):
     outcome: Outcome
     gates: tuple[GateResult, ...] = ()
     changed: tuple[Place, ...] = ()
+    n_history: int = 0
+    n_stale: int = 0
 
 
 class Looks(Record):

@@ -193,13 +193,14 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
 
 
 def _refreshed(session: Session, plan: Plan, journal: Journal) -> Plan:
-    """Return the plan, or that of a run paid for anew where the baseline's replies have grown too old."""
-    from llmops.gate.affected import MAX_AGE, is_stale
+    """Return the plan, or that of a run paid for anew where the baseline's replies may not be used again."""
+    from llmops.gate.affected import why_refresh
     from llmops.plan import plan_experiment
 
-    if not is_stale(journal, plan, now=utc_now()):
+    why = why_refresh(session.workspace, journal, plan, now=utc_now())
+    if why is None:
         return plan
-    say(f"the baseline's replies are more than {MAX_AGE.days} days old: both sides are asked again")
+    say(f"{why}: both sides are asked again")
     return plan_experiment(session.workspace, plan.run.experiment, journal, fresh=True, now=utc_now())
 
 

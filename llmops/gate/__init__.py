@@ -23,8 +23,10 @@ from llmops.compare import (
 from llmops.definitions.base import identity_of
 from llmops.gate.arms import Arms
 from llmops.gate.changed import changed_places
+from llmops.gate.history import NO_HISTORY, Shelf, is_stale
 from llmops.gate.judging import Judged, Judging
 from llmops.gate.looks import count_looks, held_out_looks, level_of
+from llmops.gate.metrics import has_history, metric_of
 from llmops.gate.watch import Watch
 from llmops.records import CandidateVerdict, GateResult, Looks, Outcome, Place, Run, Variant, Verdict
 from llmops.score.summary import LEVEL
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from llmops.compare import SideValues
     from llmops.definitions.experiment import Experiment, Gate
     from llmops.definitions.workspace import Workspace
+    from llmops.gate.metrics import Metric
     from llmops.stores.journal import Journal
 
 _MOST_NAMED = 3
@@ -170,24 +173,60 @@ class _Court:
 
     def judgings(self, alpha: float) -> dict[str, Judging]:
         """Return what judges each candidate; the numbers of a baseline are read once."""
-        gates, summing = self.experiment.gates, summing_evaluators(self.run)
-        read: dict[str, SideValues] = {}
-        found: dict[str, Judging] = {}
-        for name, (candidate, baseline) in self.pairs.items():
-            if baseline is not None and any(gates[at].not_worse_than for at in self.chosen[name]):
-                refuse_other_schemas((self.run, baseline.name), (self.run, name))
-            after = read_side(self.journal, self.run, name, summing, with_keys=False)
-            before = after
-            if baseline is not None:
-                if baseline.name not in read:
-                    read[baseline.name] = read_side(
-                        self.journal, self.run, baseline.name, summing, with_keys=False
-                    )
-                before = read[baseline.name]
-            pairs = pair_cases(before, after, level=LEVEL)
-            arms = Arms(self.run, candidate, baseline, pairs, self.quarantined)
-            found[name] = Judging(arms, alpha, int(self.run.identity[:8], 16))
+        return {name: Judging(arms, alpha, self.seed) for name, arms in self.arms.items()}
+
+    @property
+    def seed(self) -> int:
+        return int(self.run.identity[:8], 16)
+
+    @cached_property
+    def arms(self) -> dict[str, Arms]:
+        """Each candidate's numbers beside its baseline's; with a history of that where there is one that holds."""
+        return {
+            name: replace(arms, history=NO_HISTORY) if self.stale[name] else arms
+            for name, arms in self._arms.items()
+        }
+
+    @cached_property
+    def stale(self) -> dict[str, int]:
+        """How many earlier runs of each candidate's baseline are left out, because it is not any more what it was."""
+        found = {}
+        for name, arms in self._arms.items():
+            tested = self._tested(name, arms)
+            is_old = arms.history.n > 0 and is_stale(arms, tested, alpha=ALPHA, seed=self.seed)
+            found[name] = arms.history.n if is_old else 0
         return found
+
+    @cached_property
+    def _arms(self) -> dict[str, Arms]:
+        summing = summing_evaluators(self.run)
+        shelf = Shelf(self.workspace, self.journal, self.run)
+        read: dict[str, SideValues] = {}
+        found: dict[str, Arms] = {}
+        for name, (candidate, baseline) in self.pairs.items():
+            if baseline is not None and self._is_compared(name):
+                refuse_other_schemas((self.run, baseline.name), (self.run, name))
+            for side in (candidate, baseline):
+                if side is not None and side.name not in read:
+                    read[side.name] = read_side(self.journal, self.run, side.name, summing, with_keys=False)
+            before = read[name if baseline is None else baseline.name]
+            pairs = pair_cases(before, read[name], level=LEVEL)
+            arms = Arms(self.run, candidate, baseline, pairs, self.quarantined)
+            if baseline is not None and self._tested(name, arms):
+                arms = replace(arms, history=shelf.history(baseline))
+            found[name] = arms
+        return found
+
+    def _is_compared(self, name: str) -> bool:
+        return any(self.experiment.gates[at].not_worse_than for at in self.chosen[name])
+
+    def _tested(self, name: str, arms: Arms) -> dict[str, Metric]:
+        """Return the metrics of a candidate's gates that would use a history."""
+        gates = (self.experiment.gates[at] for at in self.chosen[name])
+        names = {gate.metric for gate in gates if gate.not_worse_than is not None}
+        columns = arms.pairs.candidate.columns
+        metrics = {each: metric_of(each, self.run.evaluators, columns) for each in sorted(names)}
+        return {each: metric for each, metric in metrics.items() if has_history(metric)}
 
     def _place(self, *location: str | int) -> Place:
         document = self.workspace.document("experiment", self.run.experiment)
@@ -205,6 +244,8 @@ class _Court:
             outcome=outcome_of(gates),
             gates=tuple(gates),
             changed=changed_places(self.workspace, candidate, baseline),
+            n_history=self.arms[name].n_runs(with_history=True)[0] if self.arms[name].history.n else 0,
+            n_stale=self.stale[name],
         )
 
     def _age_s(self, baseline: Variant, reused_before: datetime | None) -> float | None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from llmops.compare import baseline_of
 from llmops.definitions.trees import GitTree, resolve_revision
 from llmops.definitions.workspace import Workspace
 from llmops.errors import LlmopsError
+from llmops.gate.history import released_at
 from llmops.plan import Plan, plan_experiment
+from llmops.records import Variant
 
 if TYPE_CHECKING:
     from llmops.stores.journal import Journal
@@ -40,20 +43,39 @@ def _meaning(workspace: Workspace, name: str, now: datetime) -> object:
         return object()
 
 
-def born(journal: Journal, plan: Plan) -> datetime | None:
-    """Return when the oldest of the baseline's outputs that a plan would use again came to be, None without any."""
-    baselines = {each.identity for each in plan.run.variants if each.is_baseline and each.models}
+def why_refresh(workspace: Workspace, journal: Journal, plan: Plan, *, now: datetime) -> str | None:
+    """Return why the baseline has to be asked again beside the candidate, None where its replies may be used."""
+    baselines = [each for each in plan.run.variants if each.is_baseline and each.models]
+    born = {each.identity: _born(journal, plan, each) for each in baselines}
+    if any(oldest is not None and now - oldest > MAX_AGE for oldest in born.values()):
+        return f"the baseline's replies are more than {MAX_AGE.days} days old"
+    for baseline in baselines:
+        oldest, released = born[baseline.identity], released_at(workspace, baseline)
+        if (
+            oldest is not None
+            and released is not None
+            and oldest <= released
+            and _is_compared(plan, baseline)
+        ):
+            return "the baseline was released on the replies there are, by luck too"
+    return None
+
+
+def _born(journal: Journal, plan: Plan, baseline: Variant) -> datetime | None:
+    """Return when the oldest of a baseline's outputs that a plan would use again came to be, None without any."""
     found = [
         journal.oldest_output(run.id, variant.name)
         for run in journal.runs(plan.run.experiment, with_comparisons=False)
         if (run.fresh, run.replayed) == (plan.run.fresh, plan.run.replayed)
         for variant in run.variants
-        if variant.identity in baselines
+        if variant.identity == baseline.identity
     ]
     return min((time for time in found if time is not None), default=None)
 
 
-def is_stale(journal: Journal, plan: Plan, *, now: datetime) -> bool:
-    """Say whether the baseline has to be asked again."""
-    oldest = born(journal, plan)
-    return oldest is not None and now - oldest > MAX_AGE
+def _is_compared(plan: Plan, baseline: Variant) -> bool:
+    """Say whether something else than the baseline itself is compared with it."""
+    candidates = (each for each in plan.run.variants if not each.is_baseline)
+    return any(
+        baseline_of(plan.run, each) == baseline and each.identity != baseline.identity for each in candidates
+    )

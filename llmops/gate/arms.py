@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmops.compare import Column, Pairs, SideValues
+from llmops.gate.history import NO_HISTORY, History, pooled
 from llmops.records import Run, Variant
 from llmops.score.paired import PairedSums, pair_sums
 from llmops.stats.arrays import Floats
@@ -30,7 +31,7 @@ class Arms:
     """One candidate and what it is compared with, all their numbers read.
 
     baseline: None where there is none; `pairs` then holds the candidate on both sides.
-    asked: cases that have had their turn, None when all have.
+    asked: cases that have had their turn, None when all have. history: what the baseline's side takes in besides.
     """
 
     run: Run
@@ -39,6 +40,7 @@ class Arms:
     pairs: Pairs
     quarantined: Collection[str] = ()
     asked: Collection[str] | None = None
+    history: History = NO_HISTORY
 
     def choose(self, slice_name: str | None) -> Chosen:
         """Return the cases of a slice, or all."""
@@ -55,19 +57,38 @@ class Arms:
             None if clusters is None else clusters[kept].tolist(),
         )
 
-    def means(self, column: str, chosen: Chosen) -> tuple[Floats, Floats]:
+    def means(self, column: str, chosen: Chosen, *, with_history: bool = False) -> tuple[Floats, Floats]:
         """Return the case means of baseline and candidate, NaN where a score is missing."""
         if not chosen.ids:
             return np.zeros(0), np.zeros(0)
         before, after = (side.means(column, chosen.ids) for side in self._sides)
+        if with_history and self.history.n:
+            before = self._all_runs(column, chosen).means(len(chosen.ids))
         return before, after
 
-    def repeats(self, column: str, chosen: Chosen) -> tuple[Runs, Runs] | None:
+    def runs(self, column: str, chosen: Chosen, *, with_history: bool = False) -> tuple[Runs, Runs] | None:
         """Return what the means are means of; None where each case was run once."""
-        if self.run.repeats == 1:
+        has_history = with_history and self.history.n > 0
+        if self.run.repeats == 1 and not has_history:
             return None
-        before, after = (_runs(side, column, chosen.ids) for side in self._sides)
-        return before, after
+        before = self._all_runs(column, chosen) if has_history else self.own_runs(column, chosen)
+        return before, _runs(self.pairs.candidate, column, chosen.ids)
+
+    def own_runs(self, column: str, chosen: Chosen) -> Runs:
+        """Return the baseline's values in this run."""
+        return _runs(self.pairs.baseline, column, chosen.ids)
+
+    def earlier_runs(self, column: str, chosen: Chosen) -> Runs:
+        """Return the baseline's values in the runs before this one."""
+        return _runs(self.history.values, column, chosen.ids)
+
+    def n_runs(self, *, with_history: bool) -> tuple[int, int]:
+        """Return how often each case was run, on the baseline's side and the candidate's."""
+        own = self.run.repeats
+        return own + (self.history.n if with_history else 0), own
+
+    def _all_runs(self, column: str, chosen: Chosen) -> Runs:
+        return pooled(self.own_runs(column, chosen), self.earlier_runs(column, chosen))
 
     def sums(self, evaluator: str, chosen: Chosen) -> PairedSums | None:
         """Return what figures of all cases are made of; None of an evaluator that has none."""

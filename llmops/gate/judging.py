@@ -13,7 +13,15 @@ import numpy as np
 
 from llmops.definitions.experiment import Gate
 from llmops.gate.arms import Arms, Chosen
-from llmops.gate.metrics import Metric, gate_text, limit_of, margin_of, metric_of, rule_of
+from llmops.gate.metrics import (
+    Metric,
+    gate_text,
+    has_history,
+    limit_of,
+    margin_of,
+    metric_of,
+    rule_of,
+)
 from llmops.records import Flip, GateResult, Interval, Outcome, Place
 from llmops.report.texts import quantity
 from llmops.stats.figures import FigureRule, judge_figure
@@ -56,7 +64,7 @@ class Judging:
             reason="",
             limit=gate.at_least if gate.at_least is not None else gate.at_most,
             lower_is_better=metric.lower_is_better,
-            repeats=(self.arms.run.repeats, self.arms.run.repeats),
+            repeats=self.arms.n_runs(with_history=False),
         )
         if gate.not_worse_than is not None and self.arms.baseline is None:
             return Judged(_without_baseline(about, gate, metric, self.arms))
@@ -91,9 +99,9 @@ class Judging:
         if metric.kind == "quantile":
             return Judged(self._informed(about, gate, metric))
         chosen = self.arms.choose(gate.slice)
-        before, after = self.arms.means(metric.column, chosen)
         rule = rule_of(gate, metric, self.alpha, self.seed)
-        runs = self.arms.repeats(metric.column, chosen)
+        before, after = self.arms.means(metric.column, chosen, with_history=has_history(metric))
+        runs = self.arms.runs(metric.column, chosen, with_history=has_history(metric))
         try:
             outcome = self.test(before, after, rule, clusters=chosen.clusters, runs=runs)
         except ValueError as error:
@@ -104,8 +112,9 @@ class Judging:
             )
             for name, found in (("improved", outcome.improved), ("regressed", outcome.regressed))
         }
-        sides = {"baseline": outcome.baseline, "candidate": outcome.candidate}
+        sides: dict[str, Any] = {"baseline": outcome.baseline, "candidate": outcome.candidate}
         written = {"margin": outcome.margin if gate.relative else rule.margin, "scale": rule.scale}
+        sides["repeats"] = self.arms.n_runs(with_history=has_history(metric))
         seen = {**_tested(outcome), **_could_see(outcome), **changed, **sides, **written}
         return Judged(about.model_copy(update=seen), outcome)
 

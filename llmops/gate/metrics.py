@@ -70,6 +70,15 @@ def metric_of(name: str, evaluators: Sequence[EvaluatorVersion], columns: Collec
     return Metric(name, "figure", owner.name, owner.low, owner.high, owner.lower_is_better, part=part)
 
 
+def has_history(metric: Metric) -> bool:
+    """Say whether a metric may be compared with the mean of a history: a bounded mean over cases.
+
+    The log of a mean of eight seconds lies above the mean of their logs, so a ratio would flatter the candidate; and
+    how fast a service is changes by the hour.
+    """
+    return metric.kind == "mean" and not metric.is_open
+
+
 def rule_of(gate: Gate, metric: Metric, alpha: float, seed: int = 0) -> Rule:
     """Return the rule of a gate against the baseline (ValueError where what it says cannot be tested)."""
     low, high = metric.ends

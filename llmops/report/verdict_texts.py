@@ -162,6 +162,22 @@ def verdict_caveats(verdict: Verdict) -> Iterator[Sentence]:
         if candidate.baseline_age_s is not None and candidate.baseline_age_s >= _DAY_S:
             days = texts.count(int(candidate.baseline_age_s // _DAY_S), "day")
             yield Sentence(f"{sides(candidate)}: the baseline's oldest reply is {days} old", "open")
+        yield from _history(candidate)
+
+
+def _history(candidate: CandidateVerdict) -> Iterator[Sentence]:
+    """Yield with how many runs of its baseline a candidate was compared, where it was not one."""
+    if candidate.n_stale:
+        runs = texts.count(candidate.n_stale, "earlier run")
+        yield Sentence(
+            f"{sides(candidate)}: the baseline's history is stale: its newest run differs from {runs}, which are "
+            "left out; did the provider change the model?",
+            "bad",
+        )
+    if candidate.n_history:
+        yield Sentence(
+            f"{sides(candidate)}: scores are compared with the mean of {candidate.n_history:,} runs of the baseline"
+        )
 
 
 def _names(names: Sequence[str]) -> str:
