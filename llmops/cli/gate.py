@@ -237,22 +237,21 @@ def _finished(
 ) -> tuple[Run, int, Carried, Watch | None]:
     """Return the run with what was missing, as far as its gates had to see; its exit code, and what it took."""
     from llmops.gate import Carried, look_at
+    from llmops.gate.looks import portions
     from llmops.gate.watch import Watch
     from llmops.plan import Selection
-    from llmops.stats.looks import planned_looks
 
-    n_cases, begun = len(plan.cases), utc_now()
-    sizes = planned_looks(n_cases) if asked.is_sequential and n_cases else (n_cases,)
-    watch = Watch() if len(sizes) > 1 else None
+    begun, done = utc_now(), set[str]()
+    parts = portions(plan) if asked.is_sequential else []
+    watch = Watch() if len(parts) > 1 else None
     before = journal.find_run(plan.run.id)
-    for n in sizes:
-        selection = Selection(limit=n if n < n_cases else None)
-        run, code, n_not_recorded = _step(session, plan, journal, selection, asked, replaying)
+    for part in parts if watch is not None else [None]:
+        run, code, n_not_recorded = _step(session, plan, journal, Selection(cases=part), asked, replaying)
         if code != Exit.DONE or n_not_recorded:
             watch = None
             break
         if watch is not None:
-            done = {plan.cases[place].id for place in plan.order[:n]}
+            done |= part or set()
             is_over = look_at(
                 session.workspace, journal, run, watch, now=utc_now(), asked=done, quarantined=quarantined
             )

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from llmops.definitions.base import identity_of
 from llmops.errors import BudgetError
 from llmops.records import Looks, Run, Verdict
+from llmops.stats.looks import look_order, planned_looks
 
 if TYPE_CHECKING:
+    from llmops.definitions.dataset import Case
     from llmops.definitions.workspace import Workspace
+    from llmops.plan import Plan
     from llmops.stores.journal import Journal
 
 Pair = tuple[str, str]
@@ -34,6 +38,32 @@ def count_looks(journal: Journal, run: Run, pairs: Collection[Pair], *, is_seque
             if known is not None:
                 tried.add((known.fresh, verdict.n_calls_saved is not None))
     return Looks(n_verdicts=n_verdicts + 1, n_fresh=len(tried) - 1)
+
+
+def portions(plan: Plan) -> list[frozenset[str]]:
+    """Return the ids of the cases that each look of a sequential gate adds: every look a fair miniature of the whole.
+
+    Slices are spread evenly and clusters stay whole. The order follows from the cases and from what is tried, which
+    nobody can vary without being judged on something else; a commit or the seed of the experiment could be.
+    """
+    cases = list(plan.cases)
+    slices, own = [case.slice or "" for case in cases], [_cluster(case) for case in cases]
+    tried = sorted({variant.identity for variant in plan.run.variants})
+    seed = int(identity_of([plan.run.dataset.version, *tried])[:16], 16)
+    order = look_order(len(cases), seed=seed, strata=slices, clusters=own).tolist() if cases else []
+    found, done = [], 0
+    for planned in planned_looks(len(cases)):
+        n = planned
+        while 0 < n < len(order) and own[order[n]] == own[order[n - 1]]:
+            n += 1
+        if n > done:
+            found.append(frozenset(cases[place].id for place in order[done:n]))
+            done = n
+    return found
+
+
+def _cluster(case: Case) -> str:
+    return f"case:{case.id}" if case.cluster is None else f"cluster:{case.cluster}"
 
 
 def held_out_looks(workspace: Workspace, journal: Journal, run: Run) -> int | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from llmops.definitions.workspace import load_workspace
+from llmops.gate.looks import portions
+from llmops.plan import plan_experiment
 from llmops.records import Outcome, RunStatus
 from tests.gated import EXPERIMENT, FILES, HARM, NEUTRAL, Repository
 from tests.workplace import COLOURS, jsonl
@@ -107,3 +111,50 @@ def test_the_text_says_which_look_it_was(repository: Repository) -> None:
     assert done.returncode == 1
     text = repository.left("v.md").read_text(encoding="utf-8")
     assert re.search(r"look: 1 of 5", text)
+
+
+# --- which cases come first -----------------------------------------------------------------------------------
+
+
+def planned(repository: Repository) -> list[frozenset[str]]:
+    plan = plan_experiment(load_workspace(repository.root), "sort", None, now=datetime.now(UTC))
+    return portions(plan)
+
+
+def test_every_look_is_a_miniature_of_the_whole(repository: Repository) -> None:
+    parts = planned(repository)
+    assert [len(part) for part in parts] == [48] * 5
+    assert frozenset().union(*parts) == {case["id"] for case in CASES}
+    edge = {case["id"] for case in CASES if case["metadata"]["slice"] == "edge"}  # type: ignore[index]
+    for k in range(1, 6):
+        assert abs(len(edge.intersection(frozenset().union(*parts[:k]))) - len(edge) * k / 5) <= 1
+
+
+def test_what_comes_first_follows_from_what_is_tried_and_from_nothing_else(repository: Repository) -> None:
+    first = planned(repository)
+    repository.edit("A label", "One label")
+    repository.edit("baseline: git:main", "baseline: git:main\nseed: 8\nrepeats: 2", EXPERIMENT)
+    repository.commit()
+    assert planned(repository) == first
+    repository.edit(*NEUTRAL)
+    assert planned(repository) != first
+
+
+def test_a_cluster_comes_whole(tmp_path: Path) -> None:
+    clustered = [case | {"metadata": {"customer": f"k{place // 7}"}} for place, case in enumerate(CASES)]
+    definition = "inputs: {ticket: string}\nexpected: {type: string}\ncluster: metadata.customer\n"
+    files = {"datasets/tickets.jsonl": jsonl(clustered), "datasets/tickets.dataset.yaml": definition}
+    parts = planned(Repository(tmp_path, **files))
+    assert len(parts) == 5
+    for part in parts:
+        customers = {int(case_id[1:]) // 7 for case_id in part}
+        assert part == {case["id"] for place, case in enumerate(CASES) if place // 7 in customers}
+
+
+def test_the_first_look_pays_for_its_own_cases_only(repository: Repository) -> None:
+    repository.edit(*HARM)
+    repository.verdict("--sequential")
+    with repository.journal() as journal:
+        (run,) = journal.runs("sort")
+        done = {row.case.id for row in journal.rows(run.id) if row.output is not None}
+    assert done == planned(repository)[0]
