@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import TypedDict
@@ -139,6 +139,22 @@ def plan_experiment(
         n_cells=len(variants) * len(cases) * experiment.repeats,
     )
     return Plan(run, experiment, dataset, cases, programs, evaluators, tuple(notes))
+
+
+def repeated(plan: Plan, repeats: int) -> Plan:
+    """Return a plan with so many repeats; its cells are those of the plan itself, and more."""
+    run = plan.run
+    identity = run_identity(run.variants, run.dataset.version, run.evaluators, repeats, run.seed)
+    again = run.model_copy(
+        update={
+            "id": run_id(run.experiment, identity, run.fresh, run.replayed),
+            "identity": identity,
+            "repeats": repeats,
+            "experiment_definition": {**run.experiment_definition, "repeats": repeats},
+            "n_cells": run.n_cells // run.repeats * repeats,
+        }
+    )
+    return replace(plan, run=again)
 
 
 def run_identity(

@@ -709,6 +709,7 @@ class CandidateVerdict(Record):
     changed: where the candidate's files differ from the baseline's, most telling first: annotations stand there.
     n_history: runs of the baseline, that of this run included, with whose mean bounded scores were compared; 0 where
     one run stands beside the other. n_stale: earlier ones left out, because the baseline is not what it was then.
+    n_flaky: cases that the baseline's history shows to be flaky, on which the candidate ran `flaky_repeats` times.
     """
 
     candidate: Side
@@ -719,6 +720,8 @@ class CandidateVerdict(Record):
     changed: tuple[Place, ...] = ()
     n_history: int = 0
     n_stale: int = 0
+    n_flaky: int = 0
+    flaky_repeats: int = 1
 
 
 class Looks(Record):

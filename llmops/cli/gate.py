@@ -13,14 +13,12 @@ import click
 from llmops.cli.exits import STOPPED_BY_SIGNAL, Exit, exit_of, verdict_exit
 from llmops.cli.faces import Faces, close_verdicts, show_verdict
 from llmops.cli.session import Session, complete_names, json_option, open_session, say, utc_now
-from llmops.errors import LlmopsError, RecordingError, UsageError
+from llmops.errors import LlmopsError, UsageError
 
 if TYPE_CHECKING:
-    from llmops.call.replay import Replay
-    from llmops.gate import Carried
-    from llmops.gate.watch import Watch
-    from llmops.plan import Plan, Selection
-    from llmops.records import Run, Verdict
+    from llmops.gate import Again
+    from llmops.plan import Plan
+    from llmops.records import Verdict
     from llmops.stores.journal import Journal
 
 PRECEDENCE = (Exit.WRONG, Exit.HELD, Exit.STOPPED, Exit.INCOMPLETE, Exit.FAILED, Exit.INCONCLUSIVE, Exit.DONE)
@@ -155,6 +153,7 @@ def _judge_all(session: Session, names: Sequence[str], asked: _Asked) -> tuple[l
 
 
 def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, int]:
+    from llmops.cli.gate_work import Work
     from llmops.cli.recordings import open_replay
     from llmops.cli.run import open_run_journal
     from llmops.gate import judge_run
@@ -171,9 +170,11 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
         held_out_looks(session.workspace, journal, plan.run)  # before anything is paid for
         quarantined = _quarantined(session, plan)
         _tell_forecast(session, plan, journal)
-        run, code, carried, watch = _finished(session, plan, journal, asked, replaying, quarantined)
-        if code != Exit.DONE:
-            return None, code
+        work = Work(session, plan, journal, replaying, asked.concurrency, quarantined)
+        work.again = _again(session, plan, journal)
+        run, carried, watch = work.finish(is_sequential=asked.is_sequential)
+        if work.code != Exit.DONE:
+            return None, work.code
         verdict = judge_run(
             session.workspace,
             journal,
@@ -182,6 +183,7 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
             carried=carried,
             quarantined=quarantined,
             watch=watch,
+            again=work.again,
         )
         is_new = verdict.id not in {known.id for known in journal.verdicts(name)}
         journal.save_verdict(verdict)
@@ -216,6 +218,17 @@ def _quarantined(session: Session, plan: Plan) -> set[str]:
     return found
 
 
+def _again(session: Session, plan: Plan, journal: Journal) -> Again | None:
+    """Return which cases to run more often, and say how many."""
+    from llmops.gate import repeat_flaky
+
+    again = repeat_flaky(session.workspace, journal, plan)
+    for name, cases in again.cases.items() if again is not None else ():
+        times = plan.experiment.flaky_repeats
+        say(f"{name}: {len(cases):,} of {len(plan.cases):,} cases are flaky and run {times} times")
+    return again
+
+
 def _tell_forecast(session: Session, plan: Plan, journal: Journal) -> None:
     """Say what the gates can see, and what it takes to ask them."""
     from llmops.cli.run import explain, tell_why
@@ -225,65 +238,3 @@ def _tell_forecast(session: Session, plan: Plan, journal: Journal) -> None:
     for line in forecast(plan, session.workspace.document("experiment", plan.run.experiment)):
         say(line)
     tell_why(explain(session, plan, journal, Selection()))
-
-
-def _finished(
-    session: Session,
-    plan: Plan,
-    journal: Journal,
-    asked: _Asked,
-    replaying: Replay | None,
-    quarantined: set[str],
-) -> tuple[Run, int, Carried, Watch | None]:
-    """Return the run with what was missing, as far as its gates had to see; its exit code, and what it took."""
-    from llmops.gate import Carried, look_at
-    from llmops.gate.looks import portions
-    from llmops.gate.watch import Watch
-    from llmops.plan import Selection
-
-    begun, done = utc_now(), set[str]()
-    parts = portions(plan) if asked.is_sequential else []
-    watch = Watch() if len(parts) > 1 else None
-    before = journal.find_run(plan.run.id)
-    for part in parts if watch is not None else [None]:
-        run, code, n_not_recorded = _step(session, plan, journal, Selection(cases=part), asked, replaying)
-        if code != Exit.DONE or n_not_recorded:
-            watch = None
-            break
-        if watch is not None:
-            done |= part or set()
-            is_over = look_at(
-                session.workspace, journal, run, watch, now=utc_now(), asked=done, quarantined=quarantined
-            )
-            if is_over:
-                break
-    n_before, usd_before = (0, 0.0) if before is None else (before.n_calls, before.cost_usd)
-    usd = None if run.cost_usd is None or usd_before is None else max(0.0, run.cost_usd - usd_before)
-    return run, code, Carried(run.n_calls - n_before, usd, n_not_recorded, begun), watch
-
-
-def _step(
-    session: Session,
-    plan: Plan,
-    journal: Journal,
-    selection: Selection,
-    asked: _Asked,
-    replaying: Replay | None,
-) -> tuple[Run, int, int]:
-    """Carry out a part of the plan; return the run, its exit code, and how many replies no recording had."""
-    from llmops.cli.recordings import tell_misses
-    from llmops.cli.run import carry_out, tell_result
-    from llmops.run import find_finished
-
-    done = find_finished(plan, journal, selection)
-    if done is not None:
-        for note in plan.notes:
-            say(f"note: {note}")
-        return done, Exit.DONE, 0
-    run, result = carry_out(session, plan, journal, selection, asked.concurrency, replaying)
-    n_not_recorded = result.errors.get(RecordingError.kind, (0, ""))[0]
-    code = tell_result(result)
-    if replaying is not None:
-        tell_misses(replaying, result)
-        code = Exit.DONE if n_not_recorded and code == Exit.INCOMPLETE else code
-    return run, code, n_not_recorded

@@ -152,6 +152,7 @@ class Experiment(Definition):
     variants: dict[Name, VariantDefinition] = Field(min_length=1)
     matrix: dict[str, list[str | Int | Float | Bool | None]] = Field(default_factory=dict)
     repeats: Int = Field(default=1, ge=1, le=1000)
+    flaky_repeats: Int = Field(default=1, ge=1, le=100)
     seed: Int = 0
     evaluators: tuple[EvaluatorUse, ...] = ()
     baseline: str | None = None

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llmops.compare import (
+    SideValues,
     baseline_of,
     pair_cases,
     read_side,
@@ -23,11 +24,12 @@ from llmops.compare import (
 from llmops.definitions.base import identity_of
 from llmops.gate.arms import Arms
 from llmops.gate.changed import changed_places
-from llmops.gate.history import NO_HISTORY, Shelf, is_stale
+from llmops.gate.history import NO_HISTORY, Shelf, flaky_cases, is_stale
 from llmops.gate.judging import Judged, Judging
 from llmops.gate.looks import count_looks, held_out_looks, level_of
 from llmops.gate.metrics import has_history, metric_of
 from llmops.gate.watch import Watch
+from llmops.plan import repeated
 from llmops.records import CandidateVerdict, GateResult, Looks, Outcome, Place, Run, Variant, Verdict
 from llmops.score.summary import LEVEL
 from llmops.stats.decision import decide
@@ -35,10 +37,10 @@ from llmops.stats.outcome import MAX_MISSING
 from llmops.stats.power import ALPHA
 
 if TYPE_CHECKING:
-    from llmops.compare import SideValues
     from llmops.definitions.experiment import Experiment, Gate
     from llmops.definitions.workspace import Workspace
     from llmops.gate.metrics import Metric
+    from llmops.plan import Plan
     from llmops.stores.journal import Journal
 
 _MOST_NAMED = 3
@@ -73,6 +75,29 @@ def is_about(gate: Gate, variant: str) -> bool:
     return gate.variant is None or variant == gate.variant or variant.startswith(f"{gate.variant}/")
 
 
+@dataclass(frozen=True)
+class Again:
+    """What was run more often than the rest. plan: of a run that has such repeats of every case.
+
+    cases: by candidate, the ids of those it was run on more often: the ones its baseline's history shows to be flaky.
+    """
+
+    plan: Plan
+    cases: Mapping[str, frozenset[str]]
+
+
+def repeat_flaky(workspace: Workspace, journal: Journal, plan: Plan) -> Again | None:
+    """Return what to run more often; None where the experiment asks for nothing, or no history tells what.
+
+    History alone decides: what the candidate's own first run suggests to repeat would be peeking.
+    """
+    if plan.experiment.flaky_repeats <= plan.run.repeats:
+        return None
+    court = _Court(workspace, journal, plan.run, plan.run.created_at, (), is_sequential=False)
+    cases = court.flaky_cases()
+    return Again(repeated(plan, plan.experiment.flaky_repeats), cases) if any(cases.values()) else None
+
+
 def judge_run(
     workspace: Workspace,
     journal: Journal,
@@ -82,15 +107,17 @@ def judge_run(
     carried: Carried = Carried(),
     quarantined: Collection[str] = (),
     watch: Watch | None = None,
+    again: Again | None = None,
 ) -> Verdict:
     """Return the verdict on a run of an experiment as it stands in the files.
 
     quarantined: ids of cases that count on no side. watch: what was seen on the way, of a sequential gate.
+    again: what was run more often.
 
     Raises UsageError when the outputs of the two sides cannot be compared, BudgetError when a held-out split has been
     looked at too often.
     """
-    court = _Court(workspace, journal, run, now, quarantined, watch is not None)
+    court = _Court(workspace, journal, run, now, quarantined, watch is not None, again)
     looks, alpha = court.looks()
     judged = court.judged(alpha) if watch is None else watch.judged
     n_not_recorded = carried.n_not_recorded
@@ -116,9 +143,10 @@ def look_at(
     now: datetime,
     asked: Collection[str],
     quarantined: Collection[str] = (),
+    again: Again | None = None,
 ) -> bool:
     """Take a look at a run that is under way, and return whether to stop. asked: the cases that have had their turn."""
-    court = _Court(workspace, journal, run, now, quarantined, is_sequential=True)
+    court = _Court(workspace, journal, run, now, quarantined, True, again)
     gates = court.experiment.gates
     alpha = court.looks()[1]
     judgings = court.judgings(alpha)
@@ -137,6 +165,7 @@ class _Court:
     now: datetime
     quarantined: Collection[str]
     is_sequential: bool
+    again: Again | None = None
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -183,7 +212,7 @@ class _Court:
     def arms(self) -> dict[str, Arms]:
         """Each candidate's numbers beside its baseline's; with a history of that where there is one that holds."""
         return {
-            name: replace(arms, history=NO_HISTORY) if self.stale[name] else arms
+            name: replace(arms, history=NO_HISTORY, again=None) if self.stale[name] else arms
             for name, arms in self._arms.items()
         }
 
@@ -192,7 +221,7 @@ class _Court:
         """How many earlier runs of each candidate's baseline are left out, because it is not any more what it was."""
         found = {}
         for name, arms in self._arms.items():
-            tested = self._tested(name, arms)
+            tested = self._tested(name, arms.pairs.candidate.columns)
             is_old = arms.history.n > 0 and is_stale(arms, tested, alpha=ALPHA, seed=self.seed)
             found[name] = arms.history.n if is_old else 0
         return found
@@ -200,7 +229,6 @@ class _Court:
     @cached_property
     def _arms(self) -> dict[str, Arms]:
         summing = summing_evaluators(self.run)
-        shelf = Shelf(self.workspace, self.journal, self.run)
         read: dict[str, SideValues] = {}
         found: dict[str, Arms] = {}
         for name, (candidate, baseline) in self.pairs.items():
@@ -212,19 +240,44 @@ class _Court:
             before = read[name if baseline is None else baseline.name]
             pairs = pair_cases(before, read[name], level=LEVEL)
             arms = Arms(self.run, candidate, baseline, pairs, self.quarantined)
-            if baseline is not None and self._tested(name, arms):
-                arms = replace(arms, history=shelf.history(baseline))
+            if baseline is not None and self._tested(name, pairs.candidate.columns):
+                arms = replace(arms, history=self._shelf.history(baseline), again=self._again(name))
             found[name] = arms
+        return found
+
+    @cached_property
+    def _shelf(self) -> Shelf:
+        return Shelf(self.workspace, self.journal, self.run)
+
+    def _again(self, name: str) -> SideValues | None:
+        """Return the numbers of the cases that a candidate was run on more often."""
+        cases = self.again.cases.get(name) if self.again is not None else None
+        if self.again is None or not cases:
+            return None
+        values = SideValues(with_keys=False)
+        for row in self.journal.numbers(self.again.plan.run.id, variant=name):
+            if row.case.id in cases:
+                values.add(row)
+        return values
+
+    def flaky_cases(self) -> dict[str, frozenset[str]]:
+        """Return for each candidate the cases on which its baseline's stored runs disagree about what gates ask."""
+        found = {}
+        for name, (candidate, baseline) in self.pairs.items():
+            if baseline is None or baseline.identity == candidate.identity:
+                continue
+            history = self._shelf.history(baseline)
+            metrics = self._tested(name, history.values.columns)
+            found[name] = flaky_cases(history, [metric.column for metric in metrics.values()])
         return found
 
     def _is_compared(self, name: str) -> bool:
         return any(self.experiment.gates[at].not_worse_than for at in self.chosen[name])
 
-    def _tested(self, name: str, arms: Arms) -> dict[str, Metric]:
+    def _tested(self, name: str, columns: Collection[str]) -> dict[str, Metric]:
         """Return the metrics of a candidate's gates that would use a history."""
         gates = (self.experiment.gates[at] for at in self.chosen[name])
         names = {gate.metric for gate in gates if gate.not_worse_than is not None}
-        columns = arms.pairs.candidate.columns
         metrics = {each: metric_of(each, self.run.evaluators, columns) for each in sorted(names)}
         return {each: metric for each, metric in metrics.items() if has_history(metric)}
 
@@ -237,6 +290,7 @@ class _Court:
         self, name: str, gates: Sequence[GateResult], reused_before: datetime | None
     ) -> CandidateVerdict:
         candidate, baseline = self.pairs[name]
+        arms = self.arms[name]
         return CandidateVerdict(
             candidate=side_of(self.run, name),
             baseline=None if baseline is None else side_of(self.run, baseline.name),
@@ -244,8 +298,10 @@ class _Court:
             outcome=outcome_of(gates),
             gates=tuple(gates),
             changed=changed_places(self.workspace, candidate, baseline),
-            n_history=self.arms[name].n_runs(with_history=True)[0] if self.arms[name].history.n else 0,
+            n_history=arms.n_runs(with_history=True)[0] if arms.history.n else 0,
             n_stale=self.stale[name],
+            n_flaky=0 if arms.again is None else len(arms.again.cases),
+            flaky_repeats=1 if arms.again is None or self.again is None else self.again.plan.run.repeats,
         )
 
     def _age_s(self, baseline: Variant, reused_before: datetime | None) -> float | None:

@@ -31,7 +31,8 @@ class Arms:
     """One candidate and what it is compared with, all their numbers read.
 
     baseline: None where there is none; `pairs` then holds the candidate on both sides.
-    asked: cases that have had their turn, None when all have. history: what the baseline's side takes in besides.
+    asked: cases that have had their turn, None when all have. history: what the baseline's side takes in besides;
+    again: what takes the place of the candidate's flaky cases, run more often.
     """
 
     run: Run
@@ -41,6 +42,7 @@ class Arms:
     quarantined: Collection[str] = ()
     asked: Collection[str] | None = None
     history: History = NO_HISTORY
+    again: SideValues | None = None
 
     def choose(self, slice_name: str | None) -> Chosen:
         """Return the cases of a slice, or all."""
@@ -62,17 +64,21 @@ class Arms:
         if not chosen.ids:
             return np.zeros(0), np.zeros(0)
         before, after = (side.means(column, chosen.ids) for side in self._sides)
-        if with_history and self.history.n:
-            before = self._all_runs(column, chosen).means(len(chosen.ids))
+        runs = self.runs(column, chosen, with_history=with_history) if with_history else None
+        if runs is not None:
+            before, after = (side.means(len(chosen.ids)) for side in runs)
         return before, after
 
     def runs(self, column: str, chosen: Chosen, *, with_history: bool = False) -> tuple[Runs, Runs] | None:
         """Return what the means are means of; None where each case was run once."""
-        has_history = with_history and self.history.n > 0
-        if self.run.repeats == 1 and not has_history:
+        if self.run.repeats == 1 and not (with_history and self.history.n):
             return None
-        before = self._all_runs(column, chosen) if has_history else self.own_runs(column, chosen)
-        return before, _runs(self.pairs.candidate, column, chosen.ids)
+        before, after = self.own_runs(column, chosen), _runs(self.pairs.candidate, column, chosen.ids)
+        if with_history and self.history.n:
+            before = pooled(before, self.earlier_runs(column, chosen))
+        if with_history and self.again is not None:
+            after = _replaced(after, _runs(self.again, column, chosen.ids))
+        return before, after
 
     def own_runs(self, column: str, chosen: Chosen) -> Runs:
         """Return the baseline's values in this run."""
@@ -86,9 +92,6 @@ class Arms:
         """Return how often each case was run, on the baseline's side and the candidate's."""
         own = self.run.repeats
         return own + (self.history.n if with_history else 0), own
-
-    def _all_runs(self, column: str, chosen: Chosen) -> Runs:
-        return pooled(self.own_runs(column, chosen), self.earlier_runs(column, chosen))
 
     def sums(self, evaluator: str, chosen: Chosen) -> PairedSums | None:
         """Return what figures of all cases are made of; None of an evaluator that has none."""
@@ -110,7 +113,15 @@ class Arms:
 def _runs(side: SideValues, column: str, ids: Sequence[str]) -> Runs:
     """Return the values of one side, one a repeat, each with the place of its case among `ids`."""
     rank = np.full(len(side.cases), -1)
-    rank[[side.cases[case_id].place for case_id in ids]] = np.arange(len(ids))
+    for place, case_id in enumerate(ids):
+        if case_id in side.cases:
+            rank[side.cases[case_id].place] = place
     found = side.columns.get(column, Column())
     places, values = rank[np.array(found.places, dtype=np.intp)], np.array(found.values, dtype=np.float64)
     return Runs(places[places >= 0], values[places >= 0])
+
+
+def _replaced(runs: Runs, again: Runs) -> Runs:
+    """Return the runs of all cases, with those of another place where it has any."""
+    kept = ~np.isin(runs.places, again.places)
+    return pooled(Runs(runs.places[kept], runs.values[kept]), again)

@@ -6,7 +6,7 @@ already. Nothing is paid for here: runs come of `--fresh`, and of gates that ask
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from llmops.compare import SideValues, baseline_of
+from llmops.compare import Column, SideValues, baseline_of
 from llmops.definitions.reference import parse_reference
 from llmops.definitions.release import AuditedRelease
 from llmops.errors import UsageError
 from llmops.records import Run, Variant
+from llmops.stats.intervals import DUST
 from llmops.stats.repeats import HISTORY, MIN_HISTORY, is_history_stale
 from llmops.stats.runs import Runs
 
@@ -134,6 +135,20 @@ def _is_alike(known: Run, run: Run) -> bool:
         and known.replayed == run.replayed
         and {each.identity for each in known.evaluators} == {each.identity for each in run.evaluators}
     )
+
+
+def flaky_cases(history: History, columns: Collection[str]) -> frozenset[str]:
+    """Return the ids of the cases that did not always score the same. columns: of the metrics that matter."""
+    ids = list(history.values.cases)
+    found: set[int] = set()
+    for name in columns:
+        column = history.values.columns.get(name, Column())
+        places, values = np.array(column.places, dtype=np.intp), np.array(column.values, dtype=np.float64)
+        low, high = np.full(len(ids), np.inf), np.full(len(ids), -np.inf)
+        np.minimum.at(low, places, values)
+        np.maximum.at(high, places, values)
+        found.update(np.flatnonzero(high - low > DUST * np.maximum(np.abs(high), np.abs(low))).tolist())
+    return frozenset(ids[place] for place in found)
 
 
 def is_stale(arms: Arms, metrics: Mapping[str, Metric], *, alpha: float, seed: int) -> bool:

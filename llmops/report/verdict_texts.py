@@ -175,8 +175,13 @@ def _history(candidate: CandidateVerdict) -> Iterator[Sentence]:
             "bad",
         )
     if candidate.n_history:
+        flaky = ""
+        if candidate.n_flaky:
+            cases = texts.count(candidate.n_flaky, "flaky case")
+            flaky = f"; {cases}, by that history, ran {candidate.flaky_repeats} times on the candidate"
         yield Sentence(
             f"{sides(candidate)}: scores are compared with the mean of {candidate.n_history:,} runs of the baseline"
+            f"{flaky}"
         )
 
 

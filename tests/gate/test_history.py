@@ -232,3 +232,86 @@ def test_a_history_changes_which_verdict_it_is(repository: Repository) -> None:
     beside, _ = repository.verdict()
     assert alone.id != beside.id
     assert json.loads(beside.model_dump_json())["candidates"][0]["n_history"] == 3
+
+
+# --- flaky cases are run more often -------------------------------------------------------------------------
+
+
+def with_repeats(repository: Repository) -> None:
+    repository.edit("dataset: tickets", "dataset: tickets\nflaky_repeats: 4", EXPERIMENT)
+
+
+def outputs_of(repository: Repository, variant: str) -> dict[str, list[float]]:
+    """Return the scores of a variant by case, over all runs of the newest number."""
+    with repository.journal() as journal:
+        runs = journal.runs("sort")
+        latest = max(run.fresh for run in runs)
+        found: dict[str, dict[int, float]] = {}
+        for run in runs:
+            for row in journal.rows(run.id, variant=variant) if run.fresh == latest else ():
+                if row.output is not None and row.scores[0].value is not None:
+                    found.setdefault(row.case.id, {})[row.repeat] = row.scores[0].value
+    return {case_id: list(values.values()) for case_id, values in found.items()}
+
+
+def test_cases_that_the_history_shows_to_be_flaky_run_four_times_and_no_others(
+    repository: Repository,
+) -> None:
+    with_repeats(repository)
+    collect(repository, 5)
+    run, baseline = newest(repository)
+    with repository.journal() as journal:
+        values = Shelf(load_workspace(repository.root), journal, run).history(baseline).values
+    means = values.means("exact_match", list(values.cases))
+    flaky = {case_id for case_id, mean in zip(values.cases, means, strict=True) if 0 < mean < 1}
+    assert 0 < len(flaky) < 90
+
+    verdict, done = repository.verdict()
+    assert f"plain: {len(flaky)} of 90 cases are flaky and run 4 times" in done.stderr
+    scores = outputs_of(repository, "plain")
+    assert {case_id for case_id, found in scores.items() if len(found) == 4} == flaky
+    assert {len(found) for case_id, found in scores.items() if case_id not in flaky} == {1}
+    assert verdict.n_calls == 90 + 3 * len(flaky), "the first of the four is the one there is"
+
+    (candidate,) = verdict.candidates
+    assert (candidate.n_history, candidate.n_flaky, candidate.flaky_repeats) == (5, len(flaky), 4)
+    expected = np.mean([np.mean(found) for found in scores.values()])
+    assert candidate.gates[0].candidate == pytest.approx(expected)
+    with repository.journal() as journal:
+        latest = journal.latest_run("sort")
+    assert latest is not None and latest.id == verdict.run_id and latest.repeats == 1
+    again, _ = repository.verdict()
+    assert (again.id, again.n_calls) == (verdict.id, 0)
+
+
+def test_facts_and_seconds_stand_on_one_run_of_each_case(repository: Repository) -> None:
+    with_repeats(repository)
+    collect(repository, 5)
+    verdict, _ = repository.verdict()
+    _, tokens, errors = verdict.candidates[0].gates
+    with repository.journal() as journal:
+        run = journal.find_run(verdict.run_id)
+    assert run is not None and run.n_cells == 180
+    assert tokens.repeats == (1, 1) and errors.n == 90
+
+
+def test_without_a_history_nothing_is_run_more_often(repository: Repository) -> None:
+    with_repeats(repository)
+    verdict, done = repository.verdict()
+    assert "flaky" not in done.stderr
+    assert (verdict.n_calls, verdict.candidates[0].n_flaky) == (180, 0)
+
+
+def test_a_sequential_gate_repeats_the_flaky_cases_of_each_look(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, **{"datasets/tickets.jsonl": jsonl(CASES)})
+    repository.edit("{prompt: sort}", "{prompt: sort, parameters: {temperature: 2}}", EXPERIMENT)
+    repository.edit("margin: 0.05", "margin: 0.30", EXPERIMENT)
+    repository.edit(*NEUTRAL)
+    with_repeats(repository)
+    collect(repository, 5)
+    verdict, _ = repository.verdict("--sequential")
+    gate = verdict.candidates[0].gates[0]
+    scores = outputs_of(repository, "plain")
+    assert gate.look is not None and len(scores) == gate.n < len(CASES)
+    assert {len(found) for found in scores.values()} == {1, 4}
+    assert verdict.n_calls == sum(map(len, scores.values()))
