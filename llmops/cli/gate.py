@@ -232,9 +232,11 @@ def _again(session: Session, plan: Plan, journal: Journal) -> Again | None:
 def _tell_forecast(session: Session, plan: Plan, journal: Journal) -> None:
     """Say what the gates can see, and what it takes to ask them."""
     from llmops.cli.run import explain, tell_why
+    from llmops.gate import expected_noise
     from llmops.gate.forecast import forecast
     from llmops.plan import Selection
 
-    for line in forecast(plan, session.workspace.document("experiment", plan.run.experiment)):
+    expected = expected_noise(session.workspace, journal, plan)
+    for line in forecast(plan, session.workspace.document("experiment", plan.run.experiment), expected):
         say(line)
     tell_why(explain(session, plan, journal, Selection()))

@@ -6,7 +6,7 @@ a verdict looks to `report`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -24,7 +24,7 @@ from llmops.compare import (
 from llmops.definitions.base import identity_of
 from llmops.gate.arms import Arms
 from llmops.gate.changed import changed_places
-from llmops.gate.history import NO_HISTORY, Shelf, flaky_cases, is_stale
+from llmops.gate.history import NO_HISTORY, Expected, Shelf, expect, flaky_cases, is_stale
 from llmops.gate.judging import Judged, Judging
 from llmops.gate.looks import count_looks, held_out_looks, level_of
 from llmops.gate.metrics import has_history, metric_of
@@ -96,6 +96,16 @@ def repeat_flaky(workspace: Workspace, journal: Journal, plan: Plan) -> Again | 
     court = _Court(workspace, journal, plan.run, plan.run.created_at, (), is_sequential=False)
     cases = court.flaky_cases()
     return Again(repeated(plan, plan.experiment.flaky_repeats), cases) if any(cases.values()) else None
+
+
+def expected_noise(workspace: Workspace, journal: Journal, plan: Plan) -> dict[int, Expected]:
+    """Return by the place of each gate the noise to be expected, where a history tells: that of the noisiest side."""
+    court = _Court(workspace, journal, plan.run, plan.run.created_at, (), is_sequential=False)
+    found: dict[int, Expected] = {}
+    for at, expected in court.expected():
+        if at not in found or expected.noise > found[at].noise:
+            found[at] = expected
+    return found
 
 
 def judge_run(
@@ -259,6 +269,24 @@ class _Court:
             if row.case.id in cases:
                 values.add(row)
         return values
+
+    def expected(self) -> Iterator[tuple[int, Expected]]:
+        """Yield what the history of each candidate's baseline lets expect of its gates."""
+        definition, gates = self.experiment, self.experiment.gates
+        for name, (candidate, baseline) in self.pairs.items():
+            if baseline is None or baseline.identity == candidate.identity:
+                continue
+            history = self._shelf.history(baseline)
+            metrics = self._tested(name, history.values.columns) if history.n else {}
+            for at in self.chosen[name]:
+                gate, metric = gates[at], metrics.get(gates[at].metric)
+                if metric is None or gate.not_worse_than is None:
+                    continue
+                found = expect(
+                    history, metric, gate.slice, own=self.run.repeats, flaky=definition.flaky_repeats
+                )
+                if found is not None:
+                    yield at, found
 
     def flaky_cases(self) -> dict[str, frozenset[str]]:
         """Return for each candidate the cases on which its baseline's stored runs disagree about what gates ask."""

@@ -20,7 +20,7 @@ from llmops.definitions.release import AuditedRelease
 from llmops.errors import UsageError
 from llmops.records import Run, Variant
 from llmops.stats.intervals import DUST
-from llmops.stats.repeats import HISTORY, MIN_HISTORY, is_history_stale
+from llmops.stats.repeats import FLAKY_REPEATS, HISTORY, MIN_HISTORY, is_history_stale
 from llmops.stats.runs import Runs
 
 if TYPE_CHECKING:
@@ -149,6 +149,44 @@ def flaky_cases(history: History, columns: Collection[str]) -> frozenset[str]:
         np.maximum.at(high, places, values)
         found.update(np.flatnonzero(high - low > DUST * np.maximum(np.abs(high), np.abs(low))).tolist())
     return frozenset(ids[place] for place in found)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The noise that an unchanged candidate would show, as a share of the squared range; from so many runs.
+
+    repeated: what it would be with flaky cases run `FLAKY_REPEATS` times; n_flaky: how many these are.
+    """
+
+    noise: float
+    n_runs: int
+    repeated: float
+    n_flaky: int
+
+
+def expect(
+    history: History, metric: Metric, slice_name: str | None, *, own: int, flaky: int
+) -> Expected | None:
+    """Return what a history lets expect of a metric on the cases of a slice; None where it tells nothing.
+
+    own: how often this run has each case; flaky: how often the candidate runs a flaky one.
+    """
+    facts = history.values.cases
+    kept = [fact.place for fact in facts.values() if slice_name in (None, fact.slice)]
+    column = history.values.columns.get(metric.column, Column())
+    runs = Runs(np.array(column.places, dtype=np.intp), np.array(column.values, dtype=np.float64))
+    known = [values for values in np.array(runs.by_case(len(facts)), dtype=object)[kept] if len(values) > 1]
+    if not known or metric.low is None or metric.high is None:
+        return None
+    within = np.array([np.var(values.astype(np.float64), ddof=1) for values in known])
+    within /= (metric.high - metric.low) ** 2
+    is_flaky = within > DUST
+    n_runs = history.n + own
+
+    def noise(repeats: int) -> float:
+        return float((within * (1 / np.where(is_flaky, repeats, own) + 1 / n_runs)).mean())
+
+    return Expected(noise(max(own, flaky)), n_runs, noise(max(own, FLAKY_REPEATS)), int(is_flaky.sum()))
 
 
 def is_stale(arms: Arms, metrics: Mapping[str, Metric], *, alpha: float, seed: int) -> bool:
