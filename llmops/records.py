@@ -745,6 +745,7 @@ class Verdict(Record):
     evaluators: the versions that judged, the same on both sides. policy: what decided besides the gates, by name.
     replayed: identity of the recordings that answered in place of models; such a verdict never promotes.
     quarantined: cases that did not count, because they are measured to be flaky.
+    warnings: what makes the figures less sure than they look, such as cases that seem to belong together.
     n_calls, cost_usd: what this verdict cost; n_calls_saved: of a sequential gate, those it did not need.
     """
 
@@ -765,6 +766,7 @@ class Verdict(Record):
     looks: Looks = Looks()
     replayed: str | None = None
     quarantined: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     source: Source = Source()
     n_calls: int = 0
     n_calls_saved: int | None = None

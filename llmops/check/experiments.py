@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from llmops.check.independence import undeclared_clusters
 from llmops.check.judging import evaluator_findings, gate_findings
 from llmops.check.models import program_findings, prompts_of
 from llmops.definitions.dataset import Case, Dataset, leaks
@@ -50,16 +51,18 @@ def check_experiment(workspace: Workspace, name: str) -> list[Finding]:
 
 
 def find_notes(workspace: Workspace, name: str) -> list[str]:
-    """Return what is no fault of an experiment and yet good to know: how its recorded outputs fit its cases.
+    """Return what is no fault of an experiment and yet good to know: what recorded outputs fit, and what cases share.
 
     Raises LlmopsError for whatever is wrong with it.
     """
     experiment = workspace.experiment(name)
     files = {key: variant.recorded for key, variant in experiment.variants.items() if variant.recorded}
-    if not files:
-        return []
-    programs = {key: open_recorded(workspace, file) for key, file in files.items()}
-    return recorded_notes(programs, *workspace.cases(experiment.dataset), experiment.repeats)
+    dataset, split = workspace.cases(experiment.dataset)
+    notes = undeclared_clusters(dataset, split)
+    if files:
+        programs = {key: open_recorded(workspace, file) for key, file in files.items()}
+        notes += recorded_notes(programs, dataset, split, experiment.repeats)
+    return notes
 
 
 class _Variants:

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from llmops.check.independence import undeclared_clusters
 from llmops.compare import (
     SideValues,
     baseline_of,
@@ -373,6 +374,7 @@ class _Court:
             looks=looks,
             replayed=self.run.replayed,
             quarantined=tuple(sorted(self.quarantined)),
+            warnings=tuple(undeclared_clusters(*self.workspace.cases(self.experiment.dataset))),
             source=self.run.source,
         )
 

@@ -156,6 +156,7 @@ def verdict_caveats(verdict: Verdict) -> Iterator[Sentence]:
     if verdict.quarantined:
         n = texts.count(len(verdict.quarantined), "case")
         yield Sentence(f"{n} in quarantine as flaky, not counted: {_names(verdict.quarantined)}", "open")
+    yield from (Sentence(texts.one_line(warning), "open") for warning in verdict.warnings)
     if verdict.source.dirty:
         yield Sentence("judged with changes that are not committed", "open")
     for candidate in verdict.candidates:
