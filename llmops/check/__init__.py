@@ -6,6 +6,7 @@ Whatever can be found at once is told at once: one broken file hides no other.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,8 +16,10 @@ from llmops.check.datasets import check_dataset
 from llmops.check.experiments import check_experiment, find_notes
 from llmops.check.models import check_project
 from llmops.check.prompts import check_prompt
+from llmops.check.quarantine import check_quarantine, quarantine_notes
 from llmops.check.releases import check_releases
 from llmops.definitions.base import is_name
+from llmops.definitions.quarantine import PATH as QUARANTINE
 from llmops.definitions.reference import FOLDERS, Kind
 from llmops.definitions.release import PATH as RELEASES
 from llmops.definitions.workspace import PROJECT_FILE, Workspace
@@ -36,6 +39,7 @@ def check_workspace(workspace: Workspace, targets: Sequence[tuple[Kind, str]] | 
     if targets is None:
         found += _caught(PROJECT_FILE, lambda: check_project(workspace))
         found += _caught(RELEASES, lambda: check_releases(workspace))
+        found += _caught(QUARANTINE, lambda: check_quarantine(workspace))
         for kind, folder in FOLDERS.items():
             found += _caught(folder, partial(_check_kind, workspace, kind))
     else:
@@ -45,9 +49,12 @@ def check_workspace(workspace: Workspace, targets: Sequence[tuple[Kind, str]] | 
 
 
 def find_workspace_notes(
-    workspace: Workspace, targets: Sequence[tuple[Kind, str]] | None = None
+    workspace: Workspace, targets: Sequence[tuple[Kind, str]] | None = None, *, today: dt.date
 ) -> Iterator[str]:
     """Yield what is no fault and yet good to know; of what is broken, the findings tell."""
+    if targets is None:
+        with suppress(LlmopsError):
+            yield from quarantine_notes(workspace, today)
     wanted = [("experiment", name) for name in workspace.names("experiment")] if targets is None else targets
     for kind, name in wanted:
         if kind == "experiment":
@@ -89,6 +96,6 @@ def _strays(workspace: Workspace, kind: Kind) -> Iterator[Finding]:
             if not is_name(entry.removesuffix(f".{kind}.yaml")):
                 hint = "a name is letters, digits, '.', '_' and '-'"
                 yield Finding(path, None, None, "no reference can lead to this file", hint)
-        elif entry.endswith((".yaml", ".yml")):
+        elif entry.endswith((".yaml", ".yml")) and path != QUARANTINE:
             stem = entry.partition(".")[0] or "NAME"
             yield Finding(path, None, None, "this file is read by nobody", f"call it {stem}.{kind}.yaml")

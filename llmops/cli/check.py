@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from llmops.cli.exits import Exit
-from llmops.cli.session import Session, complete_names, json_option, open_session, print_record, say
+from llmops.cli.session import Session, complete_names, json_option, open_session, print_record, say, utc_now
 from llmops.definitions.reference import FOLDERS, Kind
 from llmops.errors import Finding, UsageError, nearest
 
@@ -34,8 +34,8 @@ def command(paths: tuple[str, ...], schema: str | None, as_json: bool) -> int:
     session = open_session()
     targets = find_targets(session, paths)
     findings = check_workspace(session.workspace, targets)
-    for note in find_workspace_notes(session.workspace, targets):
-        say(f"note: {note}")
+    for note in find_workspace_notes(session.workspace, targets, today=utc_now().date()):
+        say(f"note: {_line(note)}")
     if as_json:
         print_record([vars(finding) for finding in findings])
     elif findings:
@@ -55,7 +55,7 @@ def find_targets(session: Session, paths: tuple[str, ...]) -> list[tuple[Kind, s
     found: dict[tuple[Kind, str], None] = {}
     for path in paths:
         inside = _inside(session.root, path)
-        if inside in {".", "llmops.yaml", "experiments/releases.jsonl"}:
+        if inside in {".", "llmops.yaml", "experiments/releases.jsonl", "experiments/quarantine.yaml"}:
             return None
         found.update(dict.fromkeys(_at(session, path, inside)))
     return list(found) if paths else None
@@ -97,10 +97,14 @@ def _name(path: str, file: str, kind: Kind) -> str:
 
 def _told(finding: Finding) -> str:
     """Return a finding for a terminal or a CI log: whatever it quotes from files stays text."""
+    hint = None if finding.hint is None else _line(finding.hint)
+    return str(Finding(_line(finding.path), finding.line, finding.column, _line(finding.message), hint))
+
+
+def _line(text: str) -> str:
     from llmops.report.texts import one_line
 
-    hint = None if finding.hint is None else one_line(finding.hint)
-    return str(Finding(one_line(finding.path), finding.line, finding.column, one_line(finding.message), hint))
+    return one_line(text)
 
 
 def _all(session: Session) -> list[tuple[Kind, str]]:

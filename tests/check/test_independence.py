@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_check_notes_it_and_the_verdict_says_it(tmp_path: Path) -> None:
     for at, line in enumerate(lines):
         line["metadata"]["conversation"] = f"k{at // 3}"
     repository = Repository(tmp_path, **{"datasets/tickets.jsonl": jsonl(lines)})
-    (note,) = find_workspace_notes(load_workspace(tmp_path))
+    (note,) = find_workspace_notes(load_workspace(tmp_path), today=date(2026, 1, 1))
     assert note.startswith("sort: cases may not be independent: 90 of 90 share metadata.conversation")
     repository.edit(*NEUTRAL)
     verdict, _ = repository.verdict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def told(place: Workplace) -> list[str]:
 
 
 def notes(place: Workplace) -> list[str]:
-    return list(find_workspace_notes(place.workspace()))
+    return list(find_workspace_notes(place.workspace(), today=date(2026, 1, 1)))
 
 
 # --- a run ------------------------------------------------------------------------------------------------
