@@ -79,6 +79,7 @@ class MirroredRun:
     n_cases: int = 12
     hostile: bool = True
     fresh: int = 0
+    begun: datetime = NOW
 
     def variants(self) -> tuple[Variant, ...]:
         prompt = self.workspace.identity("prompt", "triage")
@@ -107,7 +108,7 @@ class MirroredRun:
             identity=identity,
             fresh=self.fresh,
             status=RunStatus.RUNNING,
-            created_at=NOW,
+            created_at=self.begun,
             dataset=DatasetVersion(
                 name="tickets",
                 split="test",

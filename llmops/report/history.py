@@ -62,7 +62,7 @@ class History:
     @property
     def n_runs(self) -> int:
         """How many runs the lines belong to."""
-        return len({line.entry.run_id for line in self.lines})
+        return len({(line.entry.run_id, line.entry.began_ms) for line in self.lines})
 
     @property
     def metrics(self) -> list[str]:
@@ -97,12 +97,14 @@ def _is_from(release: Release, kind: Kind, name: str) -> bool:
 def merge(*sources: Iterable[Entry]) -> list[Entry]:
     """Return every variant of every run once, the run begun last first, whatever the order of the sources.
 
+    Runs of one id are one when they were begun at the same time: a colleague's of the same experiment is another.
+
     What the journal says holds; what only MLflow knows (who, its numbers, its page) is added.
     """
-    found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    found: dict[tuple[str, int, str], list[Entry]] = defaultdict(list)
     for entry in chain(*sources):
         name = tracking.shorten(entry.variant, tracking.MAX_TAG, whole=RUN_FILE)  # as MLflow has it
-        found[entry.run_id, name].append(entry)
+        found[entry.run_id, entry.began_ms, name].append(entry)
     return sorted(map(_one, found.values()), key=_newest_first)
 
 
@@ -125,9 +127,7 @@ def _authority(entry: Entry) -> tuple[bool, int, str]:
 
 
 def _newest_first(entry: Entry) -> tuple[int, str, int, str]:
-    """MLflow keeps thousandths of a second."""
-    age = -(entry.began_at.timestamp() * 1000 // 1)
-    return int(age), entry.run_id, entry.place, entry.variant
+    return -entry.began_ms, entry.run_id, entry.place, entry.variant
 
 
 # --- what changed -----------------------------------------------------------------------------------------

@@ -76,6 +76,11 @@ class Entry:
     numbers: Mapping[str, str] = field(default_factory=dict)
     link: str | None = None
 
+    @property
+    def began_ms(self) -> int:
+        """Thousandths of a second since 1970, the most that MLflow keeps."""
+        return tracking.milliseconds(self.began_at)
+
     def is_of(self, kind: Kind, name: str) -> bool:
         """Say whether it belongs to the history of an experiment, or of a prompt or chain tried in it."""
         if kind == "experiment":

@@ -176,7 +176,9 @@ class Teller:
         steps = self._steps(row, output)
         marks = tuple(self._marks(row))
         plain = json.dumps([_fields(step) for step in steps] + [_fields(mark) for mark in marks])
-        place = json.dumps([self._run.id, row.variant, row.repeat, output.cell_id])
+        place = json.dumps(
+            [self._run.id, self._run.created_at.isoformat(), row.variant, row.repeat, output.cell_id]
+        )
         digest = hashlib.sha256(f"{place}{plain}".encode()).digest()
         request = json.dumps(steps[0].inputs, ensure_ascii=False)
         response = output.error.message if output.error is not None else _as_text(output.value)

@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ MAX_NAME_PART = 70  # MLflow takes 250 for the whole: a slice, a metric, its par
 MAX_PARAMETER = 6_000  # beyond these two, MLflow cuts without a word
 MAX_TAG = 8_000
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SQLITE = "sqlite:///"
 _PORTS = {"http": 80, "https": 443}
 
@@ -204,6 +206,11 @@ def ui_command(uri: str) -> str | None:
     if urlsplit(uri).scheme in _PORTS:
         return None
     return f"mlflow server --backend-store-uri {shlex.quote(shown(uri))}"
+
+
+def milliseconds(time: datetime) -> int:
+    """Return a time as MLflow keeps it, since 1970 and cut off; exact, as a float is not."""
+    return (time - _EPOCH) // timedelta(milliseconds=1)
 
 
 # --- texts ------------------------------------------------------------------------------------------------

@@ -27,8 +27,6 @@ from llmops.stores.mlflow.prompts import PromptMirror
 from llmops.stores.shipment import MISSING_LABEL, REPORT_FILE, RUN_FILE
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from llmops.records import Run, Variant
     from llmops.stores.shipment import Shipment
 
@@ -88,14 +86,21 @@ class _Writing:
     # --- experiment and runs ------------------------------------------------------------------------------
 
     def _known_runs(self) -> dict[str | None, str]:
-        """Return the MLflow runs of this run that are there already, by variant; the parent is under None."""
-        wanted = f"tags.`llmops.run_id` = '{self.run.id}'"
+        """Return the MLflow runs of this run that are there already, by variant; the parent is under None.
+
+        Two people who run one experiment have runs of one id: when each was begun tells them apart.
+        """
+        tags = self._own_tags().items()
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags)
         found = self.client.search_runs([self.experiment_id], wanted, order_by=["attributes.start_time DESC"])
         return {run.data.tags.get("llmops.variant"): run.info.run_id for run in found}
 
+    def _own_tags(self) -> dict[str, str]:
+        return {"llmops.run_id": self.run.id, "llmops.begun_at": self.run.created_at.isoformat()}
+
     def _begin(self, name: str, tags: Mapping[str, str], place: int = 0) -> str:
-        tags = {"llmops.run_id": self.run.id, **_who(), **tags}
-        start = _ms(self.run.created_at) + place
+        tags = {**self._own_tags(), **_who(), **tags}
+        start = tracking.milliseconds(self.run.created_at) + place
         run = self.client.create_run(self.experiment_id, start_time=start, tags=tags, run_name=name)
         return str(run.info.run_id)
 
@@ -131,8 +136,9 @@ class _Writing:
         return {key: value for key, value in tags.items() if value}
 
     def _end(self, run_id: str) -> None:
-        begun = _ms(self.run.created_at) + len(self.run.variants)  # a clock may have been set back since
-        finished = max(_ms(self.run.finished_at or self.run.created_at), begun)
+        # A clock may have been set back since.
+        begun = tracking.milliseconds(self.run.created_at) + len(self.run.variants)
+        finished = max(tracking.milliseconds(self.run.finished_at or self.run.created_at), begun)
         # A run that is not complete may go on: it has ended, but it has not finished.
         self.client.set_terminated(run_id, _STATUSES.get(self.run.status, "KILLED"), finished)
 
@@ -259,7 +265,7 @@ class _Writing:
         from mlflow.entities import Metric
 
         gone = {key: math.nan for key, old in known.items() if key not in values and not math.isnan(old)}
-        at, step = _ms(self.run.finished_at or self.run.created_at), self.shipment.revision
+        at, step = tracking.milliseconds(self.run.finished_at or self.run.created_at), self.shipment.revision
         about: dict[str, Any] = {"run_id": run_id}
         if model_id is not None:
             about |= {"model_id": model_id, "dataset_name": self.shipment.dataset}
@@ -316,10 +322,6 @@ def _who() -> dict[str, str]:
 def _label(name: str) -> str:
     """Return a name that cannot end the Markdown link it stands in."""
     return re.sub(r"[^\w .@/:-]", "·", name)
-
-
-def _ms(time: datetime) -> int:
-    return int(time.timestamp() * 1000)
 
 
 def _digest(path: Path) -> str:
