@@ -24,6 +24,7 @@ from llmops.definitions.trees import GitTree, find_commits, git
 from llmops.definitions.workspace import Workspace
 from llmops.errors import LlmopsError, StoreError, UsageError
 from llmops.records import Comparison, Row, Run
+from llmops.report.comment import verdict_note
 from llmops.report.markdown import run_markdown
 from llmops.report.plain import verdict_tags
 from llmops.report.rows import row_line
@@ -152,7 +153,7 @@ class _Sync:
             files=_write_files(folder, run, comparisons, report),
             rows=rows.paths,
             traces=traces,
-            verdict=_verdict_labels(self.journal, run),
+            **_verdict_told(self.journal, run),
         )
 
     def _read_rows(self, run: Run, choice: Choice, rows: _Rows) -> None:
@@ -174,14 +175,15 @@ class _Sync:
         return {key: self.prompts[key] for key in used}
 
 
-def _verdict_labels(journal: Journal, run: Run) -> dict[str, dict[str, str]]:
+def _verdict_told(journal: Journal, run: Run) -> dict[str, Any]:
     """Return what the newest verdict on a run says of it, and of each candidate; nothing where no gate has judged."""
     found = next((each for each in journal.verdicts(run.experiment) if each.run_id == run.id), None)
     if found is None:
         return {}
-    return {"": verdict_tags(found)} | {
+    labels = {"": verdict_tags(found)} | {
         each.candidate.variant: verdict_tags(found, each) for each in found.candidates
     }
+    return {"verdict": labels, "verdict_note": verdict_note(found)}
 
 
 def _comparisons(journal: Journal, run: Run, now: datetime) -> list[Comparison]:

@@ -46,6 +46,16 @@ def show_verdict(
         how = look()
         text = verdict_text(verdict, journal, width=how.width, colour=how.colour, ascii_only=how.ascii_only)
         click.echo(text, color=how.colour)
+    write_faces(journal, run, verdict, faces)
+    if faces.has_annotations:
+        from llmops.cli.streams import print_commands
+        from llmops.report.annotations import verdict_annotations
+
+        print_commands(verdict_annotations(verdict, folder=_folder(session)))
+
+
+def write_faces(journal: Journal, run: Run, verdict: Verdict, faces: Faces) -> None:
+    """Write the files of a verdict alone."""
     if faces.markdown is not None:
         from llmops.report.comment import verdict_comment
 
@@ -55,11 +65,6 @@ def show_verdict(
 
         page = run_page(run, run.comparisons, journal, now=utc_now(), verdict=verdict)
         _write(faces.html, verdict, faces, page, "page")
-    if faces.has_annotations:
-        from llmops.cli.streams import print_commands
-        from llmops.report.annotations import verdict_annotations
-
-        print_commands(verdict_annotations(verdict, folder=_folder(session)))
 
 
 def _write(path: Path, verdict: Verdict, faces: Faces, text: str, what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,13 +91,27 @@ def command(
     )
     verdicts, codes = _judge_all(session, chosen, asked)
     code = next((each for each in codes if each in STOPPED_BY_SIGNAL), None) or worst_exit(codes)
-    close_verdicts(verdicts, code, faces, os.environ, as_json=as_json)
     if not no_sync and not asked.replay and code not in STOPPED_BY_SIGNAL:
-        from llmops.cli.sync import sync_after_run
-
-        for verdict in verdicts:
-            sync_after_run(session, verdict.run_id)
+        verdicts = [_delivered(session, verdict, faces) for verdict in verdicts]
+    close_verdicts(verdicts, code, faces, os.environ, as_json=as_json)
     return code
+
+
+def _delivered(session: Session, verdict: Verdict, faces: Faces) -> Verdict:
+    """Tell MLflow of a verdict, and return it with where its cases stand side by side there, in its files too."""
+    from llmops.cli.faces import write_faces
+    from llmops.cli.sync import find_link, sync_after_run
+
+    sync_after_run(session, verdict.run_id)
+    link = find_link(session, verdict)
+    if link is None or link == verdict.link:
+        return verdict
+    linked = verdict.model_copy(update={"link": link})
+    if faces.markdown is not None or faces.html is not None:
+        with closing(session.journal()) as journal:
+            if (run := journal.find_run(verdict.run_id)) is not None:
+                write_faces(journal, run, linked, faces)
+    return linked
 
 
 def worst_exit(codes: Sequence[int]) -> int:
@@ -156,6 +171,7 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
     from llmops.cli.gate_work import Work
     from llmops.cli.recordings import open_replay
     from llmops.cli.run import open_run_journal
+    from llmops.cli.sync import find_link
     from llmops.gate import judge_run
     from llmops.gate.looks import held_out_looks
     from llmops.plan import plan_experiment
@@ -187,6 +203,7 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
         )
         is_new = verdict.id not in {known.id for known in journal.verdicts(name)}
         journal.save_verdict(verdict)
+        verdict = verdict.model_copy(update={"link": find_link(session, verdict)})  # delivered before
         if is_new:
             with journal.hold(run.id):
                 journal.save_run(run)  # so that MLflow hears of it

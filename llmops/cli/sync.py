@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from llmops.errors import LlmopsError
 from llmops.secrets import scrub_bytes
 
 if TYPE_CHECKING:
+    from llmops.records import CandidateVerdict, Side, Verdict
     from llmops.stores.journal import Journal
     from llmops.sync import Delivered
 
@@ -111,11 +112,20 @@ class Outbox:
         if run is None or delivery is None or not delivery.mlflow_ids:
             return None
         ids = delivery.mlflow_ids
-        page = tracking.run_page(ids["experiment_id"], ids["run_id"])
         if run.comparisons:
-            sides = run.comparisons[0].candidate, run.comparisons[0].baseline
-            candidate, baseline = (ids["variants"][side.variant] for side in sides)
-            page = tracking.compare_page(ids["experiment_id"], candidate=candidate, baseline=baseline)
+            return self.beside(run.comparisons[0].candidate, run.comparisons[0].baseline)
+        return tracking.page_url(self.uri, tracking.run_page(ids["experiment_id"], ids["run_id"]))
+
+    def beside(self, candidate: Side, baseline: Side) -> str | None:
+        """Return where two variants of a run are seen case by case; None before they arrived."""
+        from llmops.stores import tracking
+
+        delivery = self.journal.delivery(candidate.run_id, self.target)
+        ids = {} if delivery is None else delivery.mlflow_ids
+        found = [ids.get("variants", {}).get(side.variant) for side in (candidate, baseline)]
+        if None in found:
+            return None
+        page = tracking.compare_page(ids["experiment_id"], candidate=found[0], baseline=found[1])
         return tracking.page_url(self.uri, page)
 
 
@@ -127,6 +137,22 @@ def _open_outbox(session: Session) -> Iterator[Outbox]:
     uri = tracking.resolve_uri(session.tracking_uri, root=session.root, environment=session.environment)
     with closing(session.journal()) as journal:
         yield Outbox(journal, uri, tracking.shown(uri))
+
+
+def find_link(session: Session, verdict: Verdict) -> str | None:
+    """Return where a server shows the sides of a verdict case by case; None where it has not both, or none runs."""
+    sides = next(((each.candidate, each.baseline) for each in _gravest(verdict) if each.baseline), None)
+    if sides is None or verdict.replayed is not None:
+        return None
+    with suppress(LlmopsError), _open_outbox(session) as outbox:
+        return None if outbox.server else outbox.beside(*sides)
+    return None
+
+
+def _gravest(verdict: Verdict) -> Sequence[CandidateVerdict]:
+    from llmops.report.verdict_texts import gravest_first
+
+    return gravest_first(verdict)
 
 
 # --- after a run ------------------------------------------------------------------------------------------

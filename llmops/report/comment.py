@@ -6,10 +6,8 @@ words are those of `verdict_texts`; how long the whole may be is decided here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from llmops.definitions.base import identity_of, is_name, short
 from llmops.records import CandidateVerdict, Outcome, Row, Verdict
@@ -26,6 +24,7 @@ from llmops.report.verdict_texts import (
     gate_texts,
     gates_grid,
     gravest_first,
+    safe_link,
     verdict_caveats,
     verdict_facts,
     verdict_title,
@@ -36,7 +35,6 @@ COMMENT_LIMIT = 65_536
 _MOST_CASES = 10
 _LONGEST_ANSWER = 1_000
 _FEW_GATES = 20
-_LINK = re.compile(r"https?://[A-Za-z0-9._~:/?#@!&'*+,;=%\[\]-]+")
 
 
 def comment_marker(experiment: str) -> str:
@@ -68,22 +66,11 @@ def _rest(verdict: Verdict) -> str:
 
 
 def _whole(verdict: Verdict) -> str:
-    """Return where the whole verdict stands: its link, if it is one, else the command that shows the run."""
+    """Return where to look instead: at its link, if it is one, else the command that shows the run."""
     link = safe_link(verdict.link)
     if link is not None:
-        return f"[the whole report](<{link}>)"
+        return f"[case by case in MLflow](<{link}>)"
     return f"llmops report {escape(texts.one_line(verdict.run_id))}"
-
-
-def safe_link(link: str | None) -> str | None:
-    """Return a link that leads to the web and nowhere else, without a name or password in it; else None."""
-    if link is None or len(link) > 2_000 or _LINK.fullmatch(link) is None:
-        return None
-    try:
-        parts = urlsplit(link)
-    except ValueError:
-        return None
-    return link if parts.hostname and "@" not in parts.netloc else None
 
 
 # --- blocks: each in the forms it may take, longest first ---------------------------------------------------
@@ -107,7 +94,7 @@ def _said_first(verdict: Verdict) -> Iterator[Forms]:
     yield iter([f"**Why:** {escape(texts.one_line(verdict.reason))}"])
     for caveat in verdict_caveats(verdict):
         yield iter([f"**Mind:** {escape(caveat.text)}"])
-    link = f" [The whole report](<{found}>)." if (found := safe_link(verdict.link)) else ""
+    link = f" [Case by case in MLflow](<{found}>)." if (found := safe_link(verdict.link)) else ""
     yield iter([f"{escape(verdict_facts(verdict))}.{link}"])
 
 

@@ -40,6 +40,7 @@ from llmops.report.verdict_texts import (
     verdict_caveats,
     verdict_facts,
     verdict_headline,
+    verdict_where,
 )
 
 LONGEST_ANSWER = 4_000
@@ -149,7 +150,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "headline": verdict_headline(verdict),
         "caveats": list(verdict_caveats(verdict)),
-        "facts": verdict_facts(verdict),
+        "facts": "; ".join(filter(None, (verdict_facts(verdict), verdict_where(verdict)))),
         "tones": TONES,
         "candidates": [
             {

@@ -27,6 +27,7 @@ from llmops.report.verdict_texts import (
     verdict_caveats,
     verdict_facts,
     verdict_headline,
+    verdict_where,
 )
 
 Kind = Literal["failure", "error", "skipped"]
@@ -70,7 +71,8 @@ def _suite(place: int, verdict: Verdict) -> str:
         "time": 0,
     }
     said = [verdict_headline(verdict).text, *(sentence.text for sentence in verdict_caveats(verdict))]
-    lines = [*said, verdict_facts(verdict), *(f"{test.place}: {test.said}" for test in tests[1:])]
+    about = filter(None, (verdict_facts(verdict), verdict_where(verdict)))
+    lines = [*said, *about, *(f"{test.place}: {test.said}" for test in tests[1:])]
     return (
         f"<testsuite {_attributes(attributes)}>\n<properties>\n{_property('verdict', verdict.outcome)}"
         f"{_property('blocks', str(verdict.blocks).lower())}{_property('id', verdict.id)}</properties>\n"

@@ -28,6 +28,7 @@ from llmops.report.verdict_texts import (
     verdict_caveats,
     verdict_facts,
     verdict_headline,
+    verdict_where,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def verdict_text(
     page = Page(width, colour=colour, ascii_only=ascii_only)
     for sentence in (verdict_headline(verdict), *verdict_caveats(verdict)):
         page.add_sentence(sentence)
-    page.add_line(verdict_facts(verdict), "dim")
+    for line in filter(None, (verdict_facts(verdict), verdict_where(verdict))):
+        page.add_line(line, "dim")
     for candidate in gravest_first(verdict):
         page.add_grid(gates_grid(candidate))
         comparison = changes(verdict, candidate)

@@ -6,8 +6,10 @@ so that they agree by construction. All texts are printable and of one line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from llmops.definitions.base import short
 from llmops.records import CandidateVerdict, Comparison, Effect, GateResult, Outcome, Side, Verdict
@@ -24,6 +26,7 @@ _REPLAYED = (
 )
 _AGAIN = "asking again is no new evidence"
 _MOST_NAMES = 5
+_LINK = re.compile(r"https?://[A-Za-z0-9._~:/?#@!&'*+,;=%\[\]-]+")
 _DAY_S = 86_400
 
 
@@ -203,6 +206,23 @@ def verdict_facts(verdict: Verdict) -> str:
     saved = f" ({verdict.n_calls_saved:,} saved by stopping early)" if verdict.n_calls_saved else ""
     calls = texts.count(verdict.n_calls, "call")
     return f"verdict {short(texts.one_line(verdict.id))}: {cases}; {run}; {calls}{saved}, {cost}"
+
+
+def verdict_where(verdict: Verdict) -> str:
+    """Return where its cases stand side by side, empty where nobody knows."""
+    link = safe_link(verdict.link)
+    return "" if link is None else f"case by case in MLflow: {link}"
+
+
+def safe_link(link: str | None) -> str | None:
+    """Return a link that leads to the web and nowhere else, without a name or password in it; else None."""
+    if link is None or len(link) > 2_000 or _LINK.fullmatch(link) is None:
+        return None
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return None
+    return link if parts.hostname and "@" not in parts.netloc else None
 
 
 # --- candidates ---------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class Shipment:
     baselines: of each candidate, by the names of the variants. models: what the services called themselves.
     files: of the run as a whole. rows: each variant's file with all its rows.
     traces: yields what is shown of the single cases of a variant.
-    verdict: what gates said last, as labels by variant, "" for the run as a whole.
+    verdict: what gates said last, as labels by variant, "" for the run as a whole; verdict_note: the same as Markdown.
     """
 
     run: Run
@@ -61,6 +61,7 @@ class Shipment:
     rows: Mapping[str, Path]
     traces: Callable[[str], Iterator[CaseTrace]]
     verdict: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    verdict_note: str = ""
 
     @property
     def dataset(self) -> str:

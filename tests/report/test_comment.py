@@ -15,8 +15,9 @@ from markdown_it.token import Token
 
 from llmops.records import Flip, Outcome, Verdict
 from llmops.report import texts
-from llmops.report.comment import COMMENT_LIMIT, comment_marker, safe_link, verdict_comment, verdict_note
+from llmops.report.comment import COMMENT_LIMIT, comment_marker, verdict_comment, verdict_note
 from llmops.report.markdown import NOTE_LIMIT, html_text, joined, size
+from llmops.report.verdict_texts import safe_link
 from tests.report.hostile_verdicts import PAYLOADS, Rows, hostile_verdict
 from tests.report.verdicts import candidate, failing, open_verdict, passing
 
@@ -154,7 +155,7 @@ def test_what_is_no_plain_link_to_the_web_is_no_link(link: str | None) -> None:
 def test_a_link_is_kept_as_it_is() -> None:
     link = "https://ci.example/runs/7?a=1&b=2#step:3"
     assert safe_link(link) == link
-    assert f"[The whole report](<{link}>)" in verdict_comment(passing(link=link), None)
+    assert f"[Case by case in MLflow](<{link}>)" in verdict_comment(passing(link=link), None)
 
 
 # --- its size -----------------------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ def test_a_comment_is_never_longer_than_may_be(name: str) -> None:
     made = failing(candidates=tuple(many), reason=name * 9_000, quarantined=(name * 3_000,) * 9)
     for shown, limit in ((verdict_comment(made, None), COMMENT_LIMIT), (verdict_note(made), NOTE_LIMIT)):
         assert size(shown) <= limit
-        assert "The rest did not fit: [the whole report](<https://ci.example/" in shown[-200:]
+        assert "The rest did not fit: [case by case in MLflow](<https://ci.example/" in shown[-200:]
     assert len(verdict_comment(made, None).encode("utf-16-le")) // 2 > COMMENT_LIMIT / 4
 
 
@@ -200,7 +201,7 @@ def test_cases_that_do_not_fit_are_left_out_whole() -> None:
     assert many.count("<details>") == many.count("</details>")
     assert many.count("```text\n") * 2 == many.count("```")
     assert many.endswith(
-        "\n\nThe rest did not fit: [the whole report](<https://ci.example/runs/7?a=1&b=2>)\n"
+        "\n\nThe rest did not fit: [case by case in MLflow](<https://ci.example/runs/7?a=1&b=2>)\n"
     )
 
 

@@ -112,7 +112,7 @@ class _Writing:
         self._end(parent)
 
     def _note(self, variants: Mapping[str, str]) -> str:
-        """The report, and where to look at the cases side by side."""
+        """What gates said, the report, and where to look at the cases side by side."""
         lines = []
         for candidate, baseline in self.shipment.baselines.items():
             page = tracking.compare_page(
@@ -121,8 +121,9 @@ class _Writing:
             lines.append(f"[{_label(candidate)} beside {_label(baseline)}, case by case]({page})\n\n")
         links = "".join(lines)
         links = links if len(links) < tracking.MAX_TAG // 2 else ""
+        said = f"{self.shipment.verdict_note}\n\n" if self.shipment.verdict_note else ""
         return links + tracking.shorten(
-            self.shipment.report, tracking.MAX_TAG - len(links), whole=REPORT_FILE
+            said + self.shipment.report, tracking.MAX_TAG - len(links), whole=REPORT_FILE
         )
 
     def _run_tags(self) -> dict[str, str]:
