@@ -663,6 +663,7 @@ class GateResult(Record):
     repeats: runs of each case on the baseline's side and the candidate's.
     estimate, interval: of what is judged, candidate less (or over) baseline, or the figure itself.
     p_pass, p_worse: that what is wished for, and what is feared, is no accident; p_worse_adjusted: Holm's.
+    q_worse: of what no gate asks, the share of false alarms among all that look as much worse (Benjamini-Hochberg).
     smallest_margin, smallest_regression: what such a gate could have passed, and proved, four times in five.
     look, n_looks: of a sequential gate, this one and those planned; None where there is one look.
     improved, regressed: the cases that changed, largest change first.
@@ -693,6 +694,7 @@ class GateResult(Record):
     p_pass: float | None = None
     p_worse: float | None = None
     p_worse_adjusted: float | None = None
+    q_worse: float | None = None
     smallest_margin: float | None = None
     smallest_regression: float | None = None
     n_needed: int | None = None
@@ -710,6 +712,7 @@ class CandidateVerdict(Record):
     n_history: runs of the baseline, that of this run included, with whose mean bounded scores were compared; 0 where
     one run stands beside the other. n_stale: earlier ones left out, because the baseline is not what it was then.
     n_flaky: cases that the baseline's history shows to be flaky, on which the candidate ran `flaky_repeats` times.
+    ungated: scores, by slice too, that no gate asks about: they decide nothing.
     """
 
     candidate: Side
@@ -722,6 +725,7 @@ class CandidateVerdict(Record):
     n_stale: int = 0
     n_flaky: int = 0
     flaky_repeats: int = 1
+    ungated: tuple[GateResult, ...] = ()
 
 
 class Looks(Record):

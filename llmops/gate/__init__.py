@@ -34,6 +34,7 @@ from llmops.plan import repeated
 from llmops.records import CandidateVerdict, GateResult, Looks, Outcome, Place, Run, Variant, Verdict
 from llmops.score.summary import LEVEL
 from llmops.stats.decision import decide
+from llmops.stats.multiplicity import benjamini_hochberg
 from llmops.stats.outcome import MAX_MISSING
 from llmops.stats.power import ALPHA
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from llmops.stores.journal import Journal
 
 _MOST_NAMED = 3
+_MOST_SLICES = 12  # beyond, a table of what decides nothing would hide what does
 
 
 @dataclass(frozen=True)
@@ -300,6 +302,32 @@ class _Court:
             found[name] = flaky_cases(history, [metric.column for metric in metrics.values()])
         return found
 
+    @cached_property
+    def ungated(self) -> dict[str, tuple[GateResult, ...]]:
+        """Return for each candidate how the scores changed that no gate asks about, slices too; with q-values."""
+        found: dict[str, list[GateResult]] = {}
+        for name, judging in self.judgings(ALPHA).items():
+            candidate, baseline = self.pairs[name]
+            if baseline is not None and baseline.identity != candidate.identity:
+                told = (judging.inform(metric, part) for metric, part in self._unasked(name, judging.arms))
+                found[name] = [result for result in told if result is not None]
+        everything = [result for results in found.values() for result in results]
+        q_values = iter(benjamini_hochberg([result.p_worse or 0.0 for result in everything]))
+        return {
+            name: tuple(result.model_copy(update={"q_worse": next(q_values)}) for result in results)
+            for name, results in found.items()
+        }
+
+    def _unasked(self, name: str, arms: Arms) -> Iterator[tuple[Metric, str | None]]:
+        gates = [self.experiment.gates[at] for at in self.chosen[name]]
+        asked = {(gate.metric, gate.slice) for gate in gates if gate.not_worse_than is not None}
+        columns = arms.pairs.candidate.columns
+        for evaluator in self.run.evaluators:
+            metric = metric_of(evaluator.name, self.run.evaluators, columns)
+            if has_history(metric) and evaluator.name in columns:
+                slices = arms.pairs.slice_names[:_MOST_SLICES]
+                yield from ((metric, part) for part in (None, *slices) if (metric.name, part) not in asked)
+
     def _is_compared(self, name: str) -> bool:
         return any(self.experiment.gates[at].not_worse_than for at in self.chosen[name])
 
@@ -330,6 +358,7 @@ class _Court:
             n_history=arms.n_runs(with_history=True)[0] if arms.history.n else 0,
             n_stale=self.stale[name],
             n_flaky=0 if arms.again is None else len(arms.again.cases),
+            ungated=self.ungated.get(name, ()),
             flaky_repeats=1 if arms.again is None or self.again is None else self.again.plan.run.repeats,
         )
 

@@ -99,13 +99,12 @@ class Judging:
         if metric.kind == "quantile":
             return Judged(self._informed(about, gate, metric))
         chosen = self.arms.choose(gate.slice)
-        rule = rule_of(gate, metric, self.alpha, self.seed)
-        before, after = self.arms.means(metric.column, chosen, with_history=has_history(metric))
-        runs = self.arms.runs(metric.column, chosen, with_history=has_history(metric))
         try:
-            outcome = self.test(before, after, rule, clusters=chosen.clusters, runs=runs)
+            outcome = self._outcome(gate, metric, chosen)
         except ValueError as error:
             return Judged(_untestable(about, error))
+        rule = outcome.rule
+        before, after = self.arms.means(metric.column, chosen, with_history=has_history(metric))
         changed = {
             name: tuple(
                 Flip(case_id=chosen.ids[at], baseline=before[at], candidate=after[at]) for at in found
@@ -117,6 +116,38 @@ class Judging:
         sides["repeats"] = self.arms.n_runs(with_history=has_history(metric))
         seen = {**_tested(outcome), **_could_see(outcome), **changed, **sides, **written}
         return Judged(about.model_copy(update=seen), outcome)
+
+    def inform(self, metric: Metric, slice_name: str | None) -> GateResult | None:
+        """Return how a score changed that no gate asks about; None where it cannot be told."""
+        gate = Gate(metric=metric.name, not_worse_than="baseline", slice=slice_name)
+        chosen = self.arms.choose(slice_name)
+        try:
+            outcome = self._outcome(gate, metric, chosen)
+        except ValueError:
+            return None
+        if outcome.estimate is None:
+            return None
+        found = _tested(outcome) | {"outcome": Outcome.INCONCLUSIVE, "reason": "no gate asks about it"}
+        return GateResult(
+            metric=metric.name,
+            gate=metric.name if slice_name is None else f"{metric.name}, slice {slice_name}",
+            slice=slice_name,
+            blocks=False,
+            scale=outcome.rule.scale,
+            lower_is_better=metric.lower_is_better,
+            baseline=outcome.baseline,
+            candidate=outcome.candidate,
+            repeats=self.arms.n_runs(with_history=True),
+            **found,
+        )
+
+    def _outcome(self, gate: Gate, metric: Metric, chosen: Chosen) -> PairedOutcome:
+        """Judge the pairs of some cases (ValueError where the gate cannot be tested on them)."""
+        rule = rule_of(gate, metric, self.alpha, self.seed)
+        with_history = has_history(metric)
+        before, after = self.arms.means(metric.column, chosen, with_history=with_history)
+        runs = self.arms.runs(metric.column, chosen, with_history=with_history)
+        return self.test(before, after, rule, clusters=chosen.clusters, runs=runs)
 
     def _limit(self, about: GateResult, gate: Gate, metric: Metric) -> Judged:
         chosen = self.arms.choose(gate.slice)

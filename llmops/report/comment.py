@@ -25,6 +25,7 @@ from llmops.report.verdict_texts import (
     gates_grid,
     gravest_first,
     safe_link,
+    ungated_grid,
     verdict_caveats,
     verdict_facts,
     verdict_title,
@@ -58,7 +59,8 @@ def verdict_comment(verdict: Verdict, rows: Source | None) -> str:
 
 def verdict_note(verdict: Verdict) -> str:
     """Return a verdict as a note of at most `NOTE_LIMIT` characters, without HTML and without cases."""
-    return joined((*_said_first(verdict), *_tables(verdict)), _rest(verdict), NOTE_LIMIT)
+    ungated = (iter([table(grid)]) for grid in map(ungated_grid, gravest_first(verdict)) if grid.rows)
+    return joined((*_said_first(verdict), *_tables(verdict), *ungated), _rest(verdict), NOTE_LIMIT)
 
 
 def _rest(verdict: Verdict) -> str:
@@ -87,6 +89,9 @@ def _blocks(verdict: Verdict, rows: Source | None) -> Iterator[Forms]:
             yield from map(_gallery, flipped(comparison, rows, most=_MOST_CASES))
     for candidate in gravest_first(verdict):
         yield iter([_folded(f"{candidate_title(candidate)}: what each gate stands on", _details(candidate))])
+    for grid in map(ungated_grid, gravest_first(verdict)):
+        if grid.rows:
+            yield iter([_folded(grid.title, table(grid))])
 
 
 def _said_first(verdict: Verdict) -> Iterator[Forms]:

@@ -37,6 +37,7 @@ from llmops.report.verdict_texts import (
     gate_texts,
     gates_grid,
     gravest_first,
+    ungated_grid,
     verdict_caveats,
     verdict_facts,
     verdict_headline,
@@ -155,6 +156,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "candidates": [
             {
                 "grid": gates_grid(candidate),
+                "ungated": ungated_grid(candidate),
                 "gates": [(gate_texts(gate).gate, list(gate_details(gate))) for gate in candidate.gates],
             }
             for candidate in gravest_first(verdict)

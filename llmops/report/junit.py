@@ -24,6 +24,7 @@ from llmops.report.verdict_texts import (
     gate_details,
     gate_texts,
     sides,
+    ungated_grid,
     verdict_caveats,
     verdict_facts,
     verdict_headline,
@@ -73,6 +74,12 @@ def _suite(place: int, verdict: Verdict) -> str:
     said = [verdict_headline(verdict).text, *(sentence.text for sentence in verdict_caveats(verdict))]
     about = filter(None, (verdict_facts(verdict), verdict_where(verdict)))
     lines = [*said, *about, *(f"{test.place}: {test.said}" for test in tests[1:])]
+    for grid in map(ungated_grid, verdict.candidates):
+        for row in grid.rows:
+            cells = zip(grid.header[1:], row[1:], strict=True)
+            lines.append(
+                f"{grid.title}: {row[0]}: {', '.join(f'{title} {cell}' for title, cell in cells if cell)}"
+            )
     return (
         f"<testsuite {_attributes(attributes)}>\n<properties>\n{_property('verdict', verdict.outcome)}"
         f"{_property('blocks', str(verdict.blocks).lower())}{_property('id', verdict.id)}</properties>\n"

@@ -25,6 +25,7 @@ from llmops.report.verdict_texts import (
     changes,
     gates_grid,
     gravest_first,
+    ungated_grid,
     verdict_caveats,
     verdict_facts,
     verdict_headline,
@@ -130,6 +131,8 @@ def verdict_text(
         if comparison is not None and rows is not None:
             metrics = [effect.metric for effect in comparison.effects]
             page.add_galleries(flipped_cases(comparison, metrics, rows))
+    for candidate in gravest_first(verdict):
+        page.add_grid(ungated_grid(candidate))
     return page.text()
 
 

@@ -25,6 +25,7 @@ _REPLAYED = (
     "models has to confirm it"
 )
 _AGAIN = "asking again is no new evidence"
+_Q = "q: the share of false alarms among all that look as much worse (Benjamini-Hochberg); nothing here decides"
 _MOST_NAMES = 5
 _LINK = re.compile(r"https?://[A-Za-z0-9._~:/?#@!&'*+,;=%\[\]-]+")
 _DAY_S = 86_400
@@ -262,6 +263,20 @@ def gates_grid(candidate: CandidateVerdict) -> Grid:
     header = tuple(f"{level} interval" if title == "interval" and level else title for title in _COLUMNS)
     notes = tuple(note for gate, _ in found for note in _notes(gate))
     return Grid(candidate_title(candidate), header, rows, n_names=1, notes=notes, n_spare=2)
+
+
+def ungated_grid(candidate: CandidateVerdict) -> Grid:
+    """Return what changed of the scores that no gate asks about; without rows where there is nothing."""
+    rows = []
+    for gate in candidate.ungated:
+        said = gate_texts(gate)
+        figures = said.baseline, said.candidate, said.effect, said.interval, said.n, said.p_worse
+        rows.append((texts.one_line(gate.gate), *figures, _probability(gate.q_worse, None)))
+    levels = {gate_texts(gate).level for gate in candidate.ungated} - {""}
+    interval = f"{levels.pop()} interval" if len(levels) == 1 else "interval"
+    header = ("not gated", "baseline", "candidate", "effect", interval, "n", "p worse", "q")
+    title = f"{sides(candidate)}: asked by no gate"
+    return Grid(title, header, tuple(rows), n_names=1, notes=(_Q,), n_spare=2)
 
 
 def _row(said: GateTexts, *, with_level: bool) -> tuple[str, ...]:
