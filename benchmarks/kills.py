@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import random
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,8 +41,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What kills did. n_lost: answers older than grace_s at a kill that were asked for again.
+    """What kills did. n_lost: answers older than GRACE_S at a kill that were asked for again.
 
+    n_forgotten: answers that the store held at a kill and that were asked for again, however busy the machine is.
     n_repeated: other requests sent twice, because they were in flight or just answered.
     accounts: what the run's record says beside what the server's ledger says.
     """
@@ -48,14 +51,13 @@ class Outcome:
     n_kills: int
     n_cells: int
     n_lost: int
+    n_forgotten: int
     n_repeated: int
     differing: tuple[str, ...]
     accounts: str
 
 
-def kill_and_compare(
-    scratch: Path, *, kills: int, cells: int, delay_ms: int = 20, seed: int = 0, grace_s: float = GRACE_S
-) -> Outcome:
+def kill_and_compare(scratch: Path, *, kills: int, cells: int, delay_ms: int = 20, seed: int = 0) -> Outcome:
     """Return what became of a run that was killed so often, beside one that was left alone."""
     draw = random.Random(seed)
     ledger = scratch / "ledger.jsonl"
@@ -64,15 +66,24 @@ def kill_and_compare(
     with model_server(delay_ms, "--ledger", str(ledger)) as base:
         url, root = f"{base}/v1", _project(scratch / "killed", cells)
         moments = sorted(draw.uniform(0.02, 0.9) for _ in range(kills))
-        killed_at = [_kill_at(root, url, ledger, round(moment * cells)) for moment in moments]
+        held: list[frozenset[str]] = []
+        killed_at = []
+        for moment in moments:
+            killed_at.append(_kill_at(root, url, ledger, round(moment * cells)))
+            held.append(_held(root))
         run = _finished(root, url)
         disturbed = _figures(run)
     entries = list(_entries(ledger))
     return Outcome(
         n_kills=len(killed_at),
         n_cells=cells,
-        n_lost=_count(entries, killed_at, lambda entry, at: _is_lost(entry, at - grace_s)),
-        n_repeated=_count(entries, killed_at, lambda entry, at: not _is_lost(entry, at - grace_s)),
+        n_lost=_count(entries, killed_at, lambda entry, at: _is_lost(entry, at - GRACE_S)),
+        n_forgotten=sum(
+            entry.call_id in calls and entry.arrived_at > at
+            for at, calls in zip(killed_at, held, strict=True)
+            for entry in entries
+        ),
+        n_repeated=_count(entries, killed_at, lambda entry, at: not _is_lost(entry, at - GRACE_S)),
         differing=tuple(_differing(undisturbed, disturbed)),
         accounts=_accounts(run, entries),
     )
@@ -122,6 +133,16 @@ def _kill_at(root: Path, url: str, ledger: Path, n_answered: int) -> float:
     at = time.time()
     process.communicate()
     return at
+
+
+def _held(root: Path) -> frozenset[str]:
+    """Return the calls whose answers are in the store."""
+    store = root / ".llmops/store.db"
+    if not store.exists():
+        return frozenset()
+    with closing(sqlite3.connect(store)) as connection:
+        found = connection.execute("SELECT id FROM calls WHERE state = 'answered'")
+        return frozenset(call_id for (call_id,) in found)
 
 
 def _summary(root: Path, url: str) -> dict[str, dict[str, Any]]:

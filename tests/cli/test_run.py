@@ -334,7 +334,7 @@ def test_a_function_that_hangs_holds_up_no_interrupt_F40(place: Workplace) -> No
 
 
 def test_a_run_killed_at_any_moment_loses_nothing_and_ends_as_if_undisturbed_F37_F38(tmp_path: Path) -> None:
-    # A busy disk may take longer than the promised 250 ms, which `benchmarks.kills` looks at.
-    found = kill_and_compare(tmp_path, kills=3, cells=240, seed=5, grace_s=2.0)
-    assert (found.n_kills, found.n_lost, found.differing) == (3, 0, ())
-    assert found.n_repeated <= 3 * (16 + 64)  # what was in flight, and intents committed ahead
+    # A busy machine may take longer than the promised 250 ms to commit, which `benchmarks.kills` looks at.
+    found = kill_and_compare(tmp_path, kills=3, cells=240, seed=5)
+    assert (found.n_kills, found.n_forgotten, found.differing) == (3, 0, ())
+    assert found.n_lost + found.n_repeated <= 3 * (16 + 64)  # what was in flight, and intents committed ahead
