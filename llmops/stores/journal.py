@@ -538,14 +538,14 @@ class Journal:
     def _commit(self, connection: Connection, rows: Rows) -> Taken:
         inserts = self._inserts
         self._add_up(connection, rows)
+        rows.is_doubtful = True  # to whoever writes them once more
         inserts.calls.run(connection, [owned(row, self._owner) for row in _in_order(rows.calls)])
         taken = self._look_up(connection, rows.intents)
         settled = {*taken.answered, *taken.elsewhere, *rows.calls}
         ours = {key: row for key, row in rows.intents.items() if key not in settled}
         inserts.intents.run(connection, [owned(row, self._owner) for row in _in_order(ours)])
         inserts.outputs.run(connection, _in_order(rows.outputs))
-        for cell_ids in _batches(rows.spans, READ_BATCH):
-            connection.execute(delete(SPANS).where(SPANS.c.cell_id.in_(cell_ids)))
+        inserts.clear_spans(connection, rows.spans)
         inserts.spans.run(connection, [row for spans in _in_order(rows.spans) for row in spans])
         inserts.scores.run(connection, _in_order(rows.scores))
         return taken
@@ -555,7 +555,7 @@ class Journal:
         spent = {call_id: each for call_id, each in rows.spent.items() if each != Spent()}
         if self._owner is None or not spent:
             return
-        for some in _batches(list(spent), READ_BATCH):
+        for some in _batches(list(spent) if rows.is_doubtful else (), READ_BATCH):
             query = select(CALLS.c.id, CALLS.c.answered_at).where(CALLS.c.id.in_(some))
             for call_id, answered_at in connection.execute(query).all():
                 if answered_at == rows.calls[call_id][ANSWERED_AT]:

@@ -349,6 +349,7 @@ class Rows:
     """What one transaction writes, encoded, by key: of two rows with one key the later stays.
 
     spans: all spans of each cell, which replace those it had. spent: what each of `calls` came to.
+    is_doubtful: some of it may be written already, by a transaction of which nobody knows whether it went through.
     """
 
     intents: dict[str, Row] = field(default_factory=dict)
@@ -357,6 +358,7 @@ class Rows:
     outputs: dict[str, Row] = field(default_factory=dict)
     spans: dict[str, list[Row]] = field(default_factory=dict)
     scores: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    is_doubtful: bool = False
 
     def add_intent(self, call: Call) -> str:
         """Take in a call that is about to be sent; return its request as JSON, for `add_call`."""
@@ -395,6 +397,7 @@ class Rows:
 
     def update(self, later: Rows) -> None:
         """Take in all of `later`."""
+        self.is_doubtful = self.is_doubtful or later.is_doubtful
         for call_id, row in later.calls.items():
             self._add_call(call_id, row, later.spent[call_id])
         for mine, other in zip(self._parts(), later._parts(), strict=True):

@@ -87,6 +87,13 @@ class Inserts:
         self.outputs = many(OUTPUTS, lambda insert: replace_columns(insert, OUTPUTS))
         self.spans = many(SPANS, lambda insert: insert)
         self.scores = many(SCORES, lambda insert: replace_columns(insert, SCORES))
+        place = "%s" if _PARAMSTYLES[dialect.name] == "format" else "?"
+        self._clear_spans = f"DELETE FROM {SPANS.name} WHERE {SPANS.c.cell_id.name} = {place}"  # noqa: S608 - our own names
+
+    def clear_spans(self, connection: Connection, cell_ids: Collection[str]) -> None:
+        """Delete the spans that some cells have from an earlier output."""
+        if cell_ids:
+            connection.exec_driver_sql(self._clear_spans, [(cell_id,) for cell_id in sorted(cell_ids)])
 
 
 def _begin_call(insert: AnyInsert) -> AnyInsert:

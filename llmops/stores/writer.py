@@ -248,7 +248,7 @@ class Writer:
         """Commit replies, then what is derived from them; what the disk still refuses stays kept."""
         self._kept.intents.clear()
         try:
-            self._journal.commit(Rows(calls=self._kept.calls, spent=self._kept.spent))
+            self._journal.commit(Rows(calls=self._kept.calls, spent=self._kept.spent, is_doubtful=True))
             self._kept.calls.clear()
             self._kept.spent.clear()
             self._journal.commit(self._kept)
