@@ -42,6 +42,7 @@ from llmops.records import (
     ScoreNumbers,
     Side,
     Span,
+    Spent,
     Status,
     TextPart,
     Tool,
@@ -50,6 +51,7 @@ from llmops.records import (
 )
 from llmops.stores import has_store
 from llmops.stores.journal import Batch, Cell, Journal, open_journal
+from llmops.stores.rows import Rows
 from tests.stores.conftest import DATABASES, Place, place_of
 from tests.stores.samples import (
     EXACT,
@@ -653,6 +655,26 @@ def test_what_came_of_a_call_counts_once_however_often_it_is_told_f55(journal: J
     journal.apply(Batch(calls=[failed]))  # sent anew: the same end is another one
     found = journal.find_call(call.id)
     assert found is not None and found.attempts == 4
+
+
+def test_what_calls_came_to_counts_once_however_often_it_is_written_f55(journal: Journal) -> None:
+    """Twice as it was, by whoever learnt nothing of the first time; once more from what was set aside."""
+    ends = [answered(call_of(name), cost_usd=0.5) for name in ("one", "two")]
+    with journal.hold("r1"):
+        rows = Rows()
+        for call in ends:
+            rows.add_call(call, spent=Spent(n_calls=1, usd=0.5))
+        for _ in range(2):
+            journal.commit(rows)
+        later = Rows()
+        later.add_call(answered(call_of("three")), spent=Spent(n_calls=2, n_retried=1, n_unpriced=1))
+        journal.commit(later)
+        journal.set_aside(rows)
+        total = Spent(n_calls=4, n_retried=1, n_unpriced=1, usd=1.0)
+        assert journal.account("r1") == total
+    with journal.hold("r1"):
+        assert journal.account("r1") == total
+    assert [journal.find_call(call.id) for call in ends] == ends
 
 
 def test_the_first_answer_stays_f36(journal: Journal) -> None:
