@@ -7,6 +7,7 @@ is handed over and forgotten. What was paid for is kept in memory when the disk 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from llmops.stores.journal import Cell, Journal, Taken
 
 MAX_AGE_S = 0.05  # of what is not committed yet
+GATHER_S = 0.03  # from one transaction to the next: what comes meanwhile, intents too, shares one
 MAX_WAITING = 2_000  # records not committed yet: beyond that, whoever brings more waits
 CERTAIN_S = 5.0  # after a commit we still hold what we held: no database lets go of a silent process so soon
 ELSEWHERE_S = (
@@ -63,6 +65,7 @@ class Writer:
         self._confirmed_at = -CERTAIN_S  # when the last transaction that went through was begun
         self._certain_from = 0.0  # since when there was one at least every CERTAIN_S
         self._failure: StoreError | None = None
+        self._begun_at = -math.inf  # when the last transaction was begun, on the monotonic clock
         self._closing = False
         self._waking = False
 
@@ -183,7 +186,7 @@ class Writer:
     def _wake(self) -> None:
         self._waking = False
         with self._changed:
-            if self._group.waiting:
+            if self._group.waiting and self._group.due != 0.0:
                 self._group.due = 0.0
                 self._changed.notify_all()
 
@@ -214,12 +217,14 @@ class Writer:
         """Return what is to be committed now, waiting until there is something; None when all is done."""
         with self._changed:
             while not self._closing:
-                left = None if self._group.due is None else self._group.due - monotonic()
+                due = self._group.due
+                left = None if due is None else max(due, self._begun_at + GATHER_S) - monotonic()
                 if left is not None and left <= 0:
                     break
                 self._changed.wait(left)
             if self._closing and not self._group.waiting and not self._group.rows:
                 return None
+            self._begun_at = monotonic()
             group, self._group = self._group, _Group()
             return group
 

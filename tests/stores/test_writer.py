@@ -8,6 +8,7 @@ import signal
 from contextlib import contextmanager
 from functools import wraps
 from itertools import islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -184,6 +185,29 @@ async def test_intents_that_come_together_share_a_transaction(journal: Journal) 
             await asyncio.gather(*map(writer.intend, calls))
             assert 1 <= len(commits) <= 3
     assert all(journal.find_call(call.id) == call for call in calls)
+
+
+@awaited
+async def test_intents_that_come_one_by_one_share_transactions_too(journal: Journal) -> None:
+    started = monotonic()
+    with counted_commits() as commits:
+        async with Writer(journal) as run:
+            async with asyncio.TaskGroup() as group:
+                for number in range(50):
+                    group.create_task(run.intend(call_of(f"call {number}")))
+                    await asyncio.sleep(0.001)
+            assert len(commits) <= 2 + (monotonic() - started) / writer.GATHER_S
+
+
+@awaited
+async def test_one_who_is_alone_and_the_end_wait_for_nobody_to_share_with(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "GATHER_S", 86_400.0)
+    async with Writer(journal) as run:
+        assert await run.intend(call_of("alone")) is None
+        run.record_call(answered(call_of("alone")))
+    assert journal.find_call(call_of("alone").id) == answered(call_of("alone"))
 
 
 @awaited
