@@ -94,6 +94,7 @@ def main() -> None:
     open_streams()
     with commands_stopped(os.environ):
         code = _carried_out()
+    gc.freeze()  # to look for cycles once more on the way out would take as long as most imports
     sys.exit(code)
 
 
