@@ -32,6 +32,7 @@ LAYERS = (
     "gate",
     "sync",
     "promote",
+    "convert",
     "cli",
     "pytest_plugin",
 )

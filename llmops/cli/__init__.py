@@ -28,6 +28,7 @@ COMMANDS = {
     "gate": "Judge an experiment by its gates, and exit with the verdict.",
     "report": "Show a run, or the history of a name.",
     "promote": "Let an alias point at what passed, or take it back.",
+    "convert": "Read other tools' prompt, chain and eval files, or write them.",
     "sync": "Deliver to MLflow what is still waiting.",
     "doctor": "Say what is missing on this machine or in this project.",
 }

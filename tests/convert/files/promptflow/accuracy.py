@@ -1,0 +1,7 @@
+from promptflow import log_metric, tool
+
+
+@tool
+def accuracy(grades):
+    log_metric("accuracy", 1)
+    return 1

@@ -1,0 +1,6 @@
+from promptflow import tool
+
+
+@tool
+def apologise(text: str) -> str:
+    return "Sorry. " + text

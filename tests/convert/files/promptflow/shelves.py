@@ -1,0 +1,1 @@
+PASSAGES = ["On Sundays we open at ten.", "Tents can be rented.", "The cellar is closed."]
