@@ -89,9 +89,8 @@ def convert_file(
     folder = Folder(path.parent, "" if shown == "." else shown)
     found = form or recognise(folder, path.name)
     if found not in FORMATS:
-        raise UsageError(
-            f"no format is called {found!r}; {nearest(found, FORMATS) or f'known: {chr(44).join(FORMATS)}'}"
-        )
+        hint = nearest(found, FORMATS) or f"known: {', '.join(FORMATS)}"
+        raise UsageError(f"no format is called {found!r}; {hint}")
     job = Job(folder, path.name, name or _name(path), project, is_named=name is not None)
     convert: Callable[[Job], None] = import_module(FORMATS[found]).convert
     convert(job)
