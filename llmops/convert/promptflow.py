@@ -16,6 +16,7 @@ from llmops.convert.settings import is_format, parameter_name, read_format, read
 from llmops.convert.translate import literal, turns
 from llmops.definitions.documents import Location
 from llmops.definitions.schemas import problem_with, schema_of
+from llmops.definitions.yaml_reader import plain_value
 from llmops.errors import DefinitionError, UsageError
 
 CONFIGURED = ("connection", "environment_variables")
@@ -108,7 +109,7 @@ class _Flow:
             else:
                 self.page.approximate((*place, "type"), f"inputs.{ours}, of any type")
             if "default" in about:
-                defaults[ours] = about["default"]
+                defaults[ours] = _number(about["default"], kinds[ours])
             for key in ("is_chat_input", "is_chat_history"):
                 self.page.drop((*place, key), "an input is an input: a conversation is given as one")
             self.page.drop((*place, "description"), "an input has no description here")
@@ -118,19 +119,22 @@ class _Flow:
 
     def _cases(self, kinds: dict[str, Any], defaults: dict[str, Any], chains: list[str]) -> None:
         """Write a case of the defaults, and an experiment over it where there are variants to compare."""
-        told = self.page.value.get("inputs")
-        if not kinds or {*defaults} != {*kinds}:
-            for name in told if isinstance(told, dict) else ():
-                self.page.drop(
-                    ("inputs", name, "default"), "an input has no default here, and others have none at all"
-                )
-            return
-        for name in told if isinstance(told, dict) else ():
-            self.page.keep(("inputs", name, "default"), f"the case `default` of dataset {self.job.name}")
-        fitting = {name: kind if _fits(kind, defaults[name]) else "any" for name, kind in kinds.items()}
-        self.job.write_cases(self.job.name, {"inputs": fitting}, [{"id": "default", "inputs": defaults}])
-        variants = {name: {"chain": name} for name in chains}
-        self.job.write("experiment", self.job.name, {"dataset": self.job.name, "variants": variants})
+        names = {name: ours for name, ours in self.inputs.names.items() if ours in kinds}
+        misfits = [name for name, ours in names.items() if not _fits(kinds[ours], defaults.get(ours))]
+        why = None
+        if {*defaults} != {*kinds}:
+            why = "an input has no default here, and other inputs have none at all to make a case with"
+        elif misfits:
+            why = f"no case of the defaults: that of {misfits[0]} is not of its type"
+        for name in names:
+            if why is not None:
+                self.page.drop(("inputs", name, "default"), why)
+            else:
+                self.page.keep(("inputs", name, "default"), f"the case `default` of dataset {self.job.name}")
+        if kinds and why is None:
+            self.job.write_cases(self.job.name, {"inputs": kinds}, [{"id": "default", "inputs": defaults}])
+            variants = {name: {"chain": name} for name in chains}
+            self.job.write("experiment", self.job.name, {"dataset": self.job.name, "variants": variants})
 
     def _outputs(self) -> dict[str, Any]:
         told = self.page.value.get("outputs")
@@ -381,13 +385,18 @@ class _Flow:
             self.page.drop((*node.place, "source"), "no function in it that a step could call")
             return self._stub(node, label)
         self._say_source(node, f"chains/{module.replace('.', '/')}.py")
-        for name in node.told.get("inputs") or ():
+        told = node.told.get("inputs")
+        for name in told if isinstance(told, dict) else ():
             place = (*node.place, "inputs", name)
             if not found.takes(name):
                 self.page.drop(place, "the function takes nothing of that name")
             elif name in found.connections:
                 self.page.approximate(place, "the name of a connection: llmops has none to give")
-        given = {name: value for name, value in self._given(node, None).items() if found.takes(name)}
+        given = {
+            name: found.value(name, value)
+            for name, value in self._given(node, None).items()
+            if found.takes(name)
+        }
         return {"python": f"{module}:{found.name}"} | _with(given)
 
     def _stub(self, node: _Node, label: str) -> dict[str, Any]:
@@ -414,6 +423,11 @@ def _with(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_reference(value: Any) -> bool:
     return isinstance(value, str) and _REFERENCE.search(value) is not None
+
+
+def _number(value: Any, kind: str) -> Any:
+    """Return a default as the number that it spells, where a number is asked for."""
+    return plain_value(value) if kind in {"integer", "number"} and isinstance(value, str) and value else value
 
 
 def _fits(kind: Any, value: Any) -> bool:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmops.convert.account import Page
 from llmops.convert.job import Job
 from llmops.convert.names import identifier
 from llmops.definitions.code import parse
+from llmops.definitions.yaml_reader import plain_value
 from llmops.errors import DefinitionError, UsageError
 
 MAX_MODULES = 50
+_SPELLED = frozenset({"int", "float", "bool"})
 _TEXT = '''
 
 def {name}(**values):
@@ -29,11 +32,26 @@ def {name}(**values):
 
 
 class Function(NamedTuple):
-    """A function that a step calls. names: what it takes, None for anything. connections: which of them are such."""
+    """A function that a step calls. names: what it takes, None for anything. kinds: annotations, by name."""
 
     name: str
     names: frozenset[str] | None
-    connections: frozenset[str]
+    kinds: Mapping[str, str]
+
+    @property
+    def connections(self) -> frozenset[str]:
+        """What it takes that are connections."""
+        return frozenset(name for name, kind in self.kinds.items() if "Connection" in kind)
+
+    def value(self, name: str, told: Any) -> Any:
+        """Return a constant as the number or truth value that it spells, where the function takes one."""
+        if not isinstance(told, str) or self.kinds.get(name) not in _SPELLED:
+            return told
+        try:
+            found = plain_value(told.strip().lower())
+        except ValueError:
+            return told
+        return told if isinstance(found, str | None) else found
 
     def takes(self, name: str) -> bool:
         """Say whether it takes something of a name."""
@@ -49,11 +67,9 @@ def function_of(text: str) -> Function | None:
         return None
     node = (marked or functions)[-1]
     arguments = [*node.args.args, *node.args.kwonlyargs]
-    connections = {
-        each.arg for each in arguments if each.annotation and "Connection" in ast.unparse(each.annotation)
-    }
+    kinds = {each.arg: ast.unparse(each.annotation) for each in arguments if each.annotation}
     names = None if node.args.kwarg else frozenset(each.arg for each in arguments)
-    return Function(node.name, names, frozenset(connections))
+    return Function(node.name, names, kinds)
 
 
 def _is_tool(decorator: ast.expr) -> bool:

@@ -148,7 +148,7 @@ def _format(page: Page) -> str:
     if not isinstance(told, dict):
         return "jinja2"
     kind = told.get("format", told.get("type", "jinja2"))
-    kind = kind.get("kind", "jinja2") if isinstance(kind, dict) else kind
+    kind = str(kind.get("kind", "jinja2") if isinstance(kind, dict) else kind)
     if kind in {"jinja2", "mustache"}:
         page.keep(place, "Jinja2" if kind == "jinja2" else "translated into Jinja2")
     else:
@@ -157,7 +157,7 @@ def _format(page: Page) -> str:
     parser = parser.get("kind") if isinstance(parser, dict) else parser
     if parser == "prompty":
         page.keep(("template", "parser"), "messages by role markers")
-    return str(kind)
+    return kind
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 from llmops.definitions.yaml_reader import plain_value
 
 _WIDTH = 100
+_LONGEST_KEY = 1_000  # YAML lets a key without a `?` have 1,024 characters
 _PLAIN = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_./@()+ -]*[A-Za-z0-9_./@()+])?")
 _NOT_SHOWN = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
 _BLOCK = re.compile("[^ \\t\\n\\r\x00-\x08\x0b-\x1f\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]"
@@ -24,7 +25,12 @@ def write_yaml(value: Mapping[str, Any], heading: str = "") -> str:
 
 def _entries(value: Mapping[str, Any], indent: int) -> Iterator[str]:
     for key, item in value.items():
-        yield from _led(f"{' ' * indent}{_scalar(key)}:", item, indent + 2)
+        name = _scalar(key)
+        if len(name) < _LONGEST_KEY:
+            yield from _led(f"{' ' * indent}{name}:", item, indent + 2)
+        else:
+            yield f"{' ' * indent}? {name}"
+            yield from _led(f"{' ' * indent}:", item, indent + 2)
 
 
 def _items(value: Sequence[Any], indent: int) -> Iterator[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import pytest
 from llmops.convert import Fate, convert_file
 from llmops.convert.folder import Folder
 from llmops.convert.keys import is_secret_name, variable_of
+from llmops.definitions.yaml_reader import read_yaml
 from llmops.errors import LlmopsError, UsageError
 from tests.cli.inside import llmops_inside
-from tests.convert.samples import note, project
+from tests.convert.samples import SAMPLES, copied, note, project
 
 KEYS = (
     "zq81-Kd0Lm2Vn3Xs4-not-for-files",
@@ -250,3 +253,47 @@ def test_a_link_that_leads_out_of_the_project_is_not_followed(tmp_path: Path) ->
     done = llmops_inside("convert", str(tmp_path / "a.prompty"), "--force", cwd=root)
     assert done.returncode == 2 and "leads out" in done.stderr
     assert not list(outside.iterdir())
+
+
+# --- anything at all in the place of anything ---------------------------------------------------------------------
+
+OTHERS: tuple[Any, ...] = (
+    *(None, 1, -1, "x", "", [], {}, [1], {"a": 1}, True, 1.5, "{{ x }}", "{% if %}", ["{{"], {"type": 1}),
+    *("file://nothing.txt", [None], [{}], {"name": {}}, "${inputs.question}", 10**30, "a" * 3000),
+)
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where anything stands in a value."""
+    yield place
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield from places(item, (*place, key))
+
+
+@pytest.mark.parametrize("sample", [each.path for each in SAMPLES if not each.path.endswith(".jsonl")])
+def test_whatever_stands_wherever_it_is_told_in_words_or_converted_and_accounted_for(
+    sample: str, tmp_path: Path
+) -> None:
+    path = copied(sample, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    parts = text.split("---\n", 2) if path.suffix == ".prompty" and text.startswith("---") else ["", text, ""]
+    value: Any = read_yaml(parts[1].encode(), "f").value if path.suffix != ".prompty" or parts[2] else {}
+    choices = [(place, other) for place in places(value) if place for other in OTHERS]
+    for place, other in random.Random(7).sample(choices, min(len(choices), 120)):
+        changed = json.loads(json.dumps(value))
+        holder = changed
+        for key in place[:-1]:
+            holder = holder[key]
+        holder[place[-1]] = other
+        path.write_text(
+            json.dumps(changed).join(["---\n", f"\n---\n{parts[2]}"]) if parts[2] else json.dumps(changed)
+        )
+        try:
+            found = convert_file(path, project())
+        except LlmopsError:
+            continue
+        told = [(each.path, each.key) for each in found.record.notes]
+        assert len(told) == len(set(told))
+        for file, written in found.texts.items():
+            assert not file.endswith(".yaml") or read_yaml(written.encode(), file).value

@@ -45,6 +45,7 @@ def test_what_is_written_reads_back_as_it_was(value: dict[str, Any]) -> None:
         ({"a": {"b": 1, "c": [True, None]}}, "a: {b: 1, c: [true, null]}\n"),
         ({"steps": [{"id": "x", "with": {"t": "a\nb\n"}}]}, None),
         ({"a": "no"}, "a: no\n"),
+        ({"a": [{"k" * 1_000: {"b": "x\ny\n"}, "l" * 2_000: [1]}]}, None),
         ({"a": "12"}, 'a: "12"\n'),
         ({}, "{}\n"),
     ],
