@@ -10,8 +10,9 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import socket
-import time
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from llmops.addresses import HTTP_URL, is_forbidden, is_loopback, literal
@@ -37,10 +38,9 @@ def fetch(url: str, environment: Mapping[str, str]) -> tuple[bytes, str]:
         raise UsageError(f"{url!r} names no page for certain")
     host, scheme = found["host"].lower(), found["scheme"].lower()
     port = int(found["port"] or _PORTS[scheme])
-    ends_at = time.monotonic() + TIMEOUT_S
     try:
         address = _address(host, port, environment)
-        return _get(url, scheme, host, port, address, ends_at)
+        return _get(url, scheme, host, port, address)
     except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
         raise UsageError(f"{url} cannot be read: {type(error).__name__}: {error}") from error
 
@@ -76,40 +76,60 @@ def _is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast
 
 
-def _get(url: str, scheme: str, host: str, port: int, address: str, ends_at: float) -> tuple[bytes, str]:
+def _get(url: str, scheme: str, host: str, port: int, address: str) -> tuple[bytes, str]:
     kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
     connection: Any = kind(host, port, timeout=TIMEOUT_S)
+    watch = _Watch(address, port)
     # To the address that was looked at, and no other; the name stays for TLS and the Host header.
-    connection._create_connection = lambda *_: socket.create_connection((address, port), TIMEOUT_S)
+    connection._create_connection = watch.connect
     try:
         path = url.partition("://")[2].partition("/")[2]
-        headers = {"Accept-Encoding": "identity", "User-Agent": "llmops"}
-        connection.request("GET", f"/{path}", headers=headers)
-        reply = connection.getresponse()
-        if 300 <= reply.status < 400:
-            raise UsageError(f"{url} leads elsewhere (status {reply.status}); name the page it leads to")
-        if reply.status != 200:
-            raise UsageError(f"{url} gave status {reply.status}")
-        if reply.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise UsageError(f"{url} is compressed though that was not asked for; it is not inflated")
-        return _body(url, connection, reply, ends_at), reply.headers.get_content_type()
+        connection.request("GET", f"/{path}", headers={"Accept-Encoding": "identity", "User-Agent": "llmops"})
+        with connection.getresponse() as reply:
+            if 300 <= reply.status < 400:
+                raise UsageError(f"{url} leads elsewhere (status {reply.status}); name the page it leads to")
+            if reply.status != 200:
+                raise UsageError(f"{url} gave status {reply.status}")
+            if reply.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise UsageError(f"{url} is compressed though that was not asked for; it is not inflated")
+            return _body(url, reply), reply.headers.get_content_type()
     finally:
         connection.close()
+        watch.timer.cancel()
+        if watch.is_over:
+            raise UsageError(f"{url} takes longer than {TIMEOUT_S:g} s")
 
 
-def _body(url: str, connection: Any, reply: http.client.HTTPResponse, ends_at: float) -> bytes:
+class _Watch:
+    """Connects to one address, and ends the connection when its time is over, whatever it waits for."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self._to = (address, port)
+        self._socket: socket.socket | None = None
+        self.is_over = False
+        self.timer = threading.Timer(TIMEOUT_S, self._end)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def connect(self, *_: object) -> socket.socket:
+        self._socket = socket.create_connection(self._to, TIMEOUT_S)
+        return self._socket
+
+    def _end(self) -> None:
+        self.is_over = True
+        if self._socket is not None:
+            with suppress(OSError):  # it has ended by itself
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _body(url: str, reply: http.client.HTTPResponse) -> bytes:
     pieces: list[bytes] = []
     size = 0
-    while True:
-        left_s = ends_at - time.monotonic()
-        if left_s <= 0:
-            raise UsageError(f"{url} takes longer than {TIMEOUT_S:g} s")
-        if connection.sock is not None:
-            connection.sock.settimeout(left_s)
-        piece = reply.read1(_PIECE)
-        if not piece:
-            return b"".join(pieces)
+    while piece := reply.read1(_PIECE):
         pieces.append(piece)
         size += len(piece)
         if size > MAX_TEXT_BYTES:
             raise UsageError(f"{url} is larger than {MAX_TEXT_BYTES:,} bytes")
+    if reply.length:
+        raise UsageError(f"{url} was cut off: {reply.length:,} bytes are missing")
+    return b"".join(pieces)
