@@ -10,6 +10,7 @@ import json
 import re
 import sqlite3
 import unicodedata
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,9 @@ class FullText:
         self._n: dict[str, int] = dict(self._connection.execute("SELECT term, n FROM common").fetchall())
         self._scratch = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._scratch.executescript(_SCRATCH)
+        weakref.finalize(
+            self, _close, self._connection, self._scratch
+        )  # an index stays open as long as its run
 
     def search(self, query: Query, k: int, among: Sequence[int] | None = None) -> list[Hit]:
         """Return the k passages of the highest BM25; none of those that share no counting word with the query."""
@@ -169,6 +173,10 @@ class FullText:
         return None if found is None else sorted(found)
 
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
-        self._scratch.close()
+        """Close the file; what is not closed is, when nobody has it any more."""
+        _close(self._connection, self._scratch)
+
+
+def _close(*connections: sqlite3.Connection) -> None:
+    for connection in connections:
+        connection.close()
