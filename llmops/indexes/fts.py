@@ -12,6 +12,7 @@ import sqlite3
 import unicodedata
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ CREATE VIRTUAL TABLE stems USING fts5vocab(asked, instance);
 
 def write_passages(folder: Path, passages: Iterable[Passage]) -> int:
     """Write passages with their words into a new file and return how many there are."""
-    with _opened(folder / FILE) as connection:
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as connection:
         connection.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
         connection.execute("BEGIN")
         n = 0
@@ -57,19 +58,6 @@ def write_passages(folder: Path, passages: Iterable[Passage]) -> int:
         )
         connection.execute("COMMIT")
     return n
-
-
-class _opened:  # noqa: N801 - used as a function
-    """A connection that is closed in the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
-
-    def __enter__(self) -> sqlite3.Connection:
-        return self._connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
 
 
 def _write(connection: sqlite3.Connection, place: int, passage: Passage) -> None:
