@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmops.definitions.flat_files import SUFFIXES
+from llmops.definitions.index import folder_of
 from llmops.definitions.reference import FOLDERS, parse_reference
 from llmops.definitions.trees import git, shallow_note
 from llmops.errors import EvidenceError, UsageError
+from llmops.indexes.snapshots import indexes_used
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +53,10 @@ def find_authors(root: Path, paths: Sequence[str], since: str | None) -> list[st
 
 
 def source_paths(resolved: Resolved, variant: Variant) -> list[str]:
-    """Return the files a variant is made of; a chain's is its whole folder, because any code there may be in it."""
+    """Return the files a variant is made of.
+
+    A chain's is its whole folder, because any code there may be in it, and those in which its indexes look.
+    """
     workspace = resolved.workspace
     paths = [
         workspace.path(resolved.kind, resolved.name),
@@ -59,6 +64,12 @@ def source_paths(resolved: Resolved, variant: Variant) -> list[str]:
     ]
     if resolved.kind == "chain":
         paths.append(FOLDERS["chain"])
+        paths += [
+            folder_of(glob) or "."
+            for index in sorted(indexes_used(workspace, "chain", resolved.name))
+            for source in workspace.index(index).sources
+            for glob in source.globs
+        ]
     for name in variant.prompts:
         if name in workspace.names("prompt") and (examples := workspace.prompt(name).examples) is not None:
             dataset = parse_reference(examples.source).name
