@@ -223,7 +223,9 @@ async def carry_out_case(
 
 
 def _failed(cell_id: str, trace: Trace, now: datetime, status: Status, error: LlmopsError) -> Output:
-    steps = [span.name for span in trace.finished() if span.error is not None]
+    failed = [(span.name, span.error.message) for span in trace.finished() if span.error is not None]
+    # What failed and was lived with, such as an agent's tool, is not to blame.
+    steps = [name for name, message in failed if message == str(error)] or [name for name, _ in failed]
     info = ErrorInfo(
         kind=getattr(error, "kind", "step"), message=str(error), step=steps[-1] if steps else None
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
+from llmops.check.agents import agent_findings, tool_findings
 from llmops.check.models import program_findings
-from llmops.definitions.chain import Chain, Use
+from llmops.definitions.chain import Chain, Tool, Use
 from llmops.definitions.documents import Document, Location
 from llmops.definitions.expressions import chain_findings
 from llmops.definitions.reference import Kind
@@ -45,19 +46,27 @@ def _use_findings(
     workspace: Workspace, document: Document, place: Location, use: Use, chain: Chain
 ) -> list[Finding]:
     """Return what is wrong with what a step uses, the verbs inside it included. place: where the use stands."""
+    found = tool_findings(workspace, document, place, use) if isinstance(use, Tool) else []
     if use.body is not None:
-        return [
-            finding
-            for inner in use.body.uses()
-            for finding in _use_findings(workspace, document, (*place, use.verb, inner.key), inner.use, chain)
-        ]
+        for inner in use.body.uses():
+            at = (*place, use.verb, *inner.at)
+            try:
+                found += _use_findings(workspace, document, at, inner.use, chain)
+            except DefinitionError as error:
+                found += error.findings
+            except LlmopsError as error:
+                found.append(document.finding((*at, inner.use.verb), str(error)))
+        return found + (agent_findings(workspace, document, place, use) if use.agent and not found else [])
+    if isinstance(use, Tool) and use.python is not None:
+        return found  # what it takes is in its description
     if use.python is not None:
         node = workspace.code.function_node(use.python)
         return [] if node.decorator_list else list(_function_findings(document, place, use, node.args))
     kind: Kind = "prompt" if use.prompt is not None else "chain"
     resolved = workspace.resolve(kind, use.target)
     used: InputTypes = getattr(resolved.workspace, kind)(resolved.name).inputs
-    found = list(_given_findings(document, place, use, used, chain))
+    if not isinstance(use, Tool):
+        found += _given_findings(document, place, use, used, chain)
     return found + _override_findings(workspace, document, place, use, resolved)
 
 

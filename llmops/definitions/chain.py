@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llmops.definitions.base import Definition, Name, meaning_of
+from llmops.definitions.base import Definition, Float, Int, Name, meaning_of
 from llmops.definitions.prompt import Parameters
 from llmops.definitions.reference import ReferenceText
 from llmops.definitions.schemas import InputTypes, check_name
 from llmops.definitions.templates import parse_template
 
-VERBS = ("prompt", "chain", "python", "map")
+VERBS = ("prompt", "chain", "python", "map", "agent")
 STEP_PARTS: Mapping[str, tuple[str, ...]] = {"retrieve": ("passages",), "vote": ("value", "votes")}
 """Keys of a verb's output that are reached as STEP.KEY, beside STEP.output."""
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
@@ -27,6 +27,8 @@ def _check_function(reference: str) -> str:
     return reference
 
 
+TOOL_NAME = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$"
+"""What every service takes for the name of a tool."""
 FunctionText = Annotated[str, AfterValidator(_check_function)]
 """A reference to a function of the project's own Python: MODULE:function."""
 
@@ -53,6 +55,7 @@ class Use(Definition):
     chain: ReferenceText | None = None
     python: FunctionText | None = None
     map: Map | None = None
+    agent: Agent | None = None
     arguments: dict[str, Any] = Field(default_factory=dict, alias="with")
     model: Name | None = None
     parameters: Parameters = Field(default_factory=Parameters)
@@ -92,11 +95,19 @@ class Use(Definition):
 
 
 class Inner(NamedTuple):
-    """A use inside the body of a verb: its key there, and the names that its templates see beside the chain's."""
+    """A use inside the body of a verb: its key there, and the names that its templates see beside the chain's.
 
-    key: str
+    key: more than one where it stands deeper, none where the body itself says it.
+    """
+
+    key: str | tuple[str | int, ...]
     use: Use
     names: frozenset[str] = frozenset()
+
+    @property
+    def at(self) -> tuple[str | int, ...]:
+        """Where it stands below the verb."""
+        return (self.key,) if isinstance(self.key, str) else self.key
 
 
 class Map(Body):
@@ -119,6 +130,50 @@ class Map(Body):
     def uses(self) -> Iterator[Inner]:
         """Yield what is done with each item."""
         yield Inner("do", self.do, frozenset({self.name, "index"}))
+
+
+class Tool(Use):
+    """What an agent's model may call: one verb, and what the model is told of it.
+
+    name, description: those of the function, prompt or chain unless said; of any other verb they must be said.
+    inputs: what the model gives, which the templates of the tool see. Unless said, the inputs that a function (by its
+    type hints), prompt or chain takes; those that `with` gives are the chain's own and the model never sees them.
+    """
+
+    name: Annotated[str, Field(pattern=TOOL_NAME)] | None = None
+    description: str | None = None
+    inputs: InputTypes | None = None
+
+
+class Agent(Body):
+    """Ask a model again and again, carrying out the tools it asks for, until it answers.
+
+    prompt, with: what it is asked first, with the prompt's own model, parameters and response format.
+    mode: tools through the provider's own calls (`native`), or told in the messages (`text`); `auto` is native where
+    the provider can. A step is one turn of the model with the tools it asks for; tokens, seconds of recorded time and
+    US dollars count all below the agent. on_limit: `fail`, or ask for an `answer` once more, without tools.
+    """
+
+    prompt: ReferenceText
+    arguments: dict[str, Any] = Field(default_factory=dict, alias="with")
+    tools: tuple[Tool, ...] = Field(min_length=1)
+    mode: Literal["auto", "native", "text"] = "auto"
+    max_steps: Int = Field(default=10, ge=1, le=1000)
+    max_tokens: Int | None = Field(default=None, ge=1)
+    max_s: Float | None = Field(default=None, gt=0)
+    max_usd: Float | None = Field(default=None, gt=0)
+    on_limit: Literal["fail", "answer"] = "fail"
+
+    def uses(self) -> Iterator[Inner]:
+        """Yield the prompt, and each tool, whose templates see what the model gives it."""
+        yield Inner((), self.asked)
+        for place, tool in enumerate(self.tools):
+            yield Inner(("tools", place), tool, frozenset(tool.inputs or ()))
+
+    @property
+    def asked(self) -> Use:
+        """The prompt with what it is given."""
+        return Use.model_validate({"prompt": self.prompt, "with": self.arguments})
 
 
 class Step(Use):
@@ -170,7 +225,7 @@ def templates_of(
     for below, source in templates_in(filled):
         yield Templated((*location, key, *below), source, names)
     for inner in use.body.uses() if use.body is not None else ():
-        yield from templates_of(inner.use, (*location, use.verb, inner.key), names | inner.names)
+        yield from templates_of(inner.use, (*location, use.verb, *inner.at), names | inner.names)
 
 
 def uses_of(use: Use) -> Iterator[Use]:

@@ -10,19 +10,26 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmops.definitions.base import identity_of
-from llmops.definitions.chain import Chain, Use
+from llmops.definitions.chain import Agent, Chain, Use
 from llmops.definitions.dataset import Case
 from llmops.definitions.prompt import ExamplesBlock, Parameters, Prompt
 from llmops.definitions.reference import Kind
+from llmops.definitions.tools import describe_tool
 from llmops.definitions.workspace import Resolved, Workspace
 from llmops.errors import UsageError, nearest
-from llmops.models import model_version
+from llmops.models import model_class, model_version
+from llmops.models.base import Ability
 from llmops.render import Renderer
+from llmops.steps.agent import AgentProgram, open_agent
 from llmops.steps.base import Bound, Program
 from llmops.steps.chain import ChainProgram
 from llmops.steps.mapping import open_map
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.python import PythonProgram
+from llmops.steps.tool import AgentTool
+
+AGENT_SETTINGS = ("mode", "max_steps", "max_tokens", "max_s", "max_usd", "on_limit")
+"""What `set` reaches of an agent itself, by these names."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,14 @@ class Overrides:
             {**below.parameters, **self.parameters},
             {**below.paths, **self.paths},
         )
+
+
+class SettingError(UsageError):
+    """A setting of an agent that its models cannot keep. key: of the agent."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def open_program(resolved: Resolved, overrides: Overrides, *, seed: int) -> Program:
@@ -139,6 +154,11 @@ def _checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"parameter {key!r}: {hint or problem['msg']}") from error
 
 
+def open_use(workspace: Workspace, use: Use, name: str, *, seed: int) -> Program:
+    """Return what one step carries out, without what a variant may change; raises as `open_program` does."""
+    return _bound(workspace, use, Overrides(), {}, seed, name).program
+
+
 def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: int) -> ChainProgram:
     workspace.identity("chain", name)  # refuses chains that use one another in a circle
     chain = workspace.chain(name)
@@ -192,10 +212,93 @@ def _bound(
     if use.map is not None:
         inner = _bound(workspace, use.map.do, inherited, paths, seed, name)
         return Bound(use, open_map(use.map, inner))
+    if use.agent is not None:
+        return Bound(use, _agent_program(workspace, use, inherited, paths, seed, name))
     kind: Kind = "prompt" if use.prompt is not None else "chain"
     own = Overrides(use.model, use.parameters.given(), use.set)
     overrides = Overrides(paths=paths).over(own.over(inherited))
     return Bound(use, open_program(workspace.resolve(kind, use.target), overrides, seed=seed))
+
+
+def _agent_program(
+    workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
+) -> AgentProgram:
+    """Return an agent. What is said of its step is for its prompt and limits; `tools.NAME.KEY` reaches a tool's own."""
+    assert use.agent is not None  # noqa: S101 - the caller has asked
+    own = Overrides(use.model, use.parameters.given(), use.set)
+    said = Overrides(paths=paths).over(own.over(inherited))
+    agent, for_prompt, for_tools = _changed_agent(use.agent, name, said.paths)
+    prompt = open_program(
+        workspace.resolve("prompt", agent.prompt),
+        Overrides(said.model, said.parameters, for_prompt),
+        seed=seed,
+    )
+    assert isinstance(prompt, PromptProgram)  # noqa: S101 - a prompt was asked for
+    tools: list[AgentTool] = []
+    for tool in agent.tools:
+        spec = describe_tool(workspace, tool)
+        if spec.problems:
+            raise UsageError(f"{name}: {spec.problems[0].message}")
+        bound = _bound(workspace, tool, inherited, for_tools.pop(spec.name, {}), seed, f"{name}.{spec.name}")
+        tools.append(AgentTool(spec, bound))
+    names = [tool.spec.name for tool in tools]
+    if for_tools or len(set(names)) < len(names):
+        wrong = next(iter(for_tools), None)
+        told = (
+            f"set tools.{wrong} reaches no tool; there are: {', '.join(names)}"
+            if wrong
+            else "two tools of one name"
+        )
+        raise UsageError(f"{name}: {told}")
+    program = open_agent(agent, prompt, tools, is_native=_is_native(agent, prompt, name))
+    if agent.max_usd is not None:
+        _refuse_unpriced(workspace, program, name)
+    return program
+
+
+def _changed_agent(
+    agent: Agent, name: str, paths: Mapping[str, Any]
+) -> tuple[Agent, Mapping[str, Any], dict[str, dict[str, Any]]]:
+    """Return an agent with its own fields changed, what is left for its prompt, and for each tool what it is set to."""
+    own: dict[str, Any] = {}
+    prompt: dict[str, Any] = {}
+    tools: dict[str, dict[str, Any]] = {}
+    for path, value in paths.items():
+        head, _, rest = path.partition(".")
+        tool, _, below = rest.partition(".")
+        if path in AGENT_SETTINGS:
+            own[path] = value
+        elif head == "tools" and below:
+            tools.setdefault(tool, {})[below] = value
+        else:
+            prompt[path] = value
+    try:
+        changed = Agent.model_validate({**agent.model_dump(by_alias=True), **own}) if own else agent
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(f"set {name}.{problem['loc'][0]}: {problem['msg']}") from error
+    return changed, prompt, tools
+
+
+def _is_native(agent: Agent, prompt: PromptProgram, name: str) -> bool:
+    """Say whether tools go as calls of the provider's own: all who may be asked must be able to make them."""
+    unable = [
+        each for each in prompt.models.values() if Ability.TOOLS not in model_class(each.provider).abilities
+    ]
+    if unable and agent.mode == "native":
+        raise SettingError(
+            "mode",
+            f"{name}: mode native, but model {unable[0].name} ({unable[0].provider}) has no tool calls; "
+            "write `mode: text` or `auto`",
+        )
+    return agent.mode == "native" or (agent.mode == "auto" and not unable)
+
+
+def _refuse_unpriced(workspace: Workspace, program: Program, name: str) -> None:
+    unknown = [model for model in program.models if workspace.model(model).pricing() is None]
+    if unknown:
+        message = f"{name}: max_usd cannot be held, nobody knows the price of model {unknown[0]}"
+        raise SettingError("max_usd", message)
 
 
 def _python_program(workspace: Workspace, use: Use, paths: Mapping[str, Any], name: str) -> PythonProgram:
