@@ -49,7 +49,7 @@ def _use_findings(
     found = tool_findings(workspace, document, place, use) if isinstance(use, Tool) else []
     if use.body is not None:
         for inner in use.body.uses():
-            at = (*place, use.verb, *inner.at)
+            at = (*place, use.verb, *inner.place)
             try:
                 found += _use_findings(workspace, document, at, inner.use, chain)
             except DefinitionError as error:

@@ -97,17 +97,17 @@ class Use(Definition):
 class Inner(NamedTuple):
     """A use inside the body of a verb: its key there, and the names that its templates see beside the chain's.
 
-    key: more than one where it stands deeper, none where the body itself says it.
+    key: `do`, or with points where it stands deeper: `when.0.do`; empty where the body itself says it.
     """
 
-    key: str | tuple[str | int, ...]
+    key: str
     use: Use
     names: frozenset[str] = frozenset()
 
     @property
-    def at(self) -> tuple[str | int, ...]:
+    def place(self) -> tuple[str | int, ...]:
         """Where it stands below the verb."""
-        return (self.key,) if isinstance(self.key, str) else self.key
+        return tuple(int(part) if part.isdigit() else part for part in self.key.split(".") if part)
 
 
 class Map(Body):
@@ -166,9 +166,9 @@ class Agent(Body):
 
     def uses(self) -> Iterator[Inner]:
         """Yield the prompt, and each tool, whose templates see what the model gives it."""
-        yield Inner((), self.asked)
+        yield Inner("", self.asked)
         for place, tool in enumerate(self.tools):
-            yield Inner(("tools", place), tool, frozenset(tool.inputs or ()))
+            yield Inner(f"tools.{place}", tool, frozenset(tool.inputs or ()))
 
     @property
     def asked(self) -> Use:
@@ -225,7 +225,7 @@ def templates_of(
     for below, source in templates_in(filled):
         yield Templated((*location, key, *below), source, names)
     for inner in use.body.uses() if use.body is not None else ():
-        yield from templates_of(inner.use, (*location, use.verb, *inner.at), names | inner.names)
+        yield from templates_of(inner.use, (*location, use.verb, *inner.place), names | inner.names)
 
 
 def uses_of(use: Use) -> Iterator[Use]:
