@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 
 from llmops.check.agents import agent_findings, tool_findings
+from llmops.check.indexes import retrieve_findings
 from llmops.check.models import program_findings
 from llmops.definitions.chain import Chain, Tool, Use
 from llmops.definitions.documents import Document, Location
@@ -47,6 +48,8 @@ def _use_findings(
 ) -> list[Finding]:
     """Return what is wrong with what a step uses, the verbs inside it included. place: where the use stands."""
     found = tool_findings(workspace, document, place, use) if isinstance(use, Tool) else []
+    if use.retrieve is not None:
+        return found + retrieve_findings(workspace, document, place, use.retrieve)
     if use.body is not None:
         for inner in use.body.uses():
             at = (*place, use.verb, *inner.place)
