@@ -34,7 +34,7 @@ _WHOLE = re.compile(
 _RANGE = re.compile(r"\d+(?:[-/]\d+)+")  # a date, a range of pages, a fraction of a name: no sum
 _SHARE = re.compile(rf"(?<![\w.])({_N})\s?(?:%|per\s?cent)\s+of\b(?:\s({_N})(?!\w|\.\d))?", re.IGNORECASE)
 _AFTER = re.compile(rf"(?:^|[\s,;])({_SPOKEN})\s+({_N})(?![\w])", re.IGNORECASE)
-_BEFORE = re.compile(r"\b(twice|double|triple|half)\b(?:\s+of)?", re.IGNORECASE)
+_BEFORE = re.compile(rf"\b(twice|double|triple|half)\b(?:\sof\b)?(?:\s({_N})(?!\w|\.\d))?", re.IGNORECASE)
 _FACTORS = {"twice": "* 2", "double": "* 2", "triple": "* 3", "half": "/ 2"}
 _FOR_EXPRESSIONS = re.compile(r"\b(?:arithmetic|calculat\w*|expressions?|formula)\b", re.IGNORECASE)
 _EMPTY_WORDS = frozenset(
@@ -155,6 +155,8 @@ def _expression(question: str, seen: Sequence[Seen]) -> str | None:
         return f"{_plain(share[1])} / 100 * {_plain(share[2])}"
     if sums := _sums(question):
         return _spelt(max(sums, key=len))
+    if (before := _BEFORE.search(question)) and before[2]:
+        return _multiple(before, _plain(before[2]))
     number = _number_said(question, seen)
     return None if number is None else _with_number(question, number)
 
@@ -166,8 +168,12 @@ def _with_number(question: str, number: str) -> str | None:
     if after := _AFTER.search(question):
         return f"{number} {_sign(after[1])} {_plain(after[2])}"
     if before := _BEFORE.search(question):
-        return f"{number} {_FACTORS[before[1].casefold()]}"
+        return _multiple(before, number)
     return None
+
+
+def _multiple(found: re.Match[str], number: str) -> str:
+    return f"{number} {_FACTORS[found[1].casefold()]}"
 
 
 def _sums(question: str) -> list[str]:

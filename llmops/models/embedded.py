@@ -157,7 +157,8 @@ class EmbeddedModel:
         def rank(texts: Sequence[str], text: str) -> list[str]:
             return _by_likeness(texts, text, noise)
 
-        chosen = acting.choose(request, situation, rank, self._source(asked, noise))
+        source = replace(self._source(asked, noise), quote=lambda _: [situation.question])
+        chosen = acting.choose(request, situation, rank, source)
         if chosen:
             # Numbered on from what was asked before, so that every id of a conversation is its own.
             first = sum(len(message.tool_calls) for message in request.messages)
