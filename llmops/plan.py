@@ -25,6 +25,7 @@ from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
 from llmops.models.tokens import estimate_input_tokens
 from llmops.records import REPLAYED, DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
 from llmops.steps import Overrides, open_program
+from llmops.steps.agent import AgentProgram
 from llmops.steps.base import Program
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.recorded import RecordedProgram, open_recorded, recorded_notes
@@ -462,6 +463,8 @@ def _input_price(workspace: Workspace, program: Program | BoundEvaluator) -> flo
 
 def _calls_of(program: Program) -> int:
     """Return how many calls a cell takes: one a prompt, and one a query whose vector a model makes."""
+    if isinstance(program, AgentProgram):
+        return 1  # it may answer at once
     asks = program.kind == "prompt" or (program.kind == "retrieve" and bool(program.models))
     return int(asks) + sum(map(_calls_of, program.parts.values()))
 
