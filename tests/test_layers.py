@@ -42,7 +42,7 @@ OUTSIDE: dict[str, str | tuple[str, ...]] = {
     "openai": "models/openai_sdk.py",
     "azure": ("models/azure_inference.py", "models/entra.py"),  # the SDK, and who signs in for all of Azure
     "mlflow": "stores/mlflow/",
-    "sqlalchemy": "stores/",
+    "sqlalchemy": ("stores/", "indexes/queries.py"),
     "alembic": "stores/",
     "rich": ("report/", "cli/"),
     "click": "cli/",

@@ -22,7 +22,7 @@ def check_index(workspace: Workspace, name: str) -> list[Finding]:
     document = workspace.document("index", name)
     corpus = corpus_of(workspace, name)
     found = [*corpus.findings, *_embedder_findings(workspace, document, name)]
-    if not found and not corpus.documents:
+    if not found and not corpus.documents and not corpus.untaken:
         message = f"none of its {len(corpus.empty)} documents has any text"
         found.append(document.finding(("sources",), message))
     return found
@@ -46,7 +46,11 @@ def _embedder_findings(workspace: Workspace, document: Document, name: str) -> I
 
 def index_notes(workspace: Workspace, name: str) -> Iterator[str]:
     """Yield what is no fault and yet good to know of an index."""
-    empty = corpus_of(workspace, name).empty
+    corpus = corpus_of(workspace, name)
+    yield from (
+        f"nothing has been taken from {place} yet; `llmops run` does so first" for place in corpus.untaken
+    )
+    empty = corpus.empty
     if empty:
         more = f" and {len(empty) - LISTED} more" if len(empty) > LISTED else ""
         yield f"{len(empty)} without text left out: {', '.join(empty[:LISTED])}{more}"
@@ -69,5 +73,5 @@ def retrieve_findings(
             nearest(key, known) or f"its metadata: {', '.join(sorted(known)) or 'none'}",
         )
         for key in retrieve.where
-        if key not in known and not corpus.findings
+        if key not in known and not corpus.findings and not corpus.untaken
     ]

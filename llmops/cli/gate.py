@@ -12,7 +12,7 @@ import click
 
 from llmops.cli.exits import STOPPED_BY_SIGNAL, Exit, exit_of, verdict_exit
 from llmops.cli.faces import Faces, close_verdicts, show_verdict
-from llmops.cli.session import Session, complete_names, json_option, open_session, say, utc_now
+from llmops.cli.session import Session, complete_names, json_option, open_session, say, take_sources, utc_now
 from llmops.errors import LlmopsError, RecordingError, UsageError
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
     with open_run_journal(session, create=True, local=asked.replay) as journal:
         assert journal is not None  # noqa: S101 - one that may be made
         replayed = replaying.identity if replaying else None
+        if replaying is None:
+            take_sources(session, "experiment", name)
         plan = plan_experiment(session.workspace, name, journal, replayed=replayed, now=utc_now())
         if replaying is None:
             plan = _refreshed(session, plan, journal)

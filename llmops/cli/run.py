@@ -25,6 +25,7 @@ from llmops.cli.session import (
     print_record,
     say,
     steady_clock,
+    take_sources,
     utc_now,
 )
 from llmops.errors import AccessError, BudgetError, DefinitionError, ParkedError, RecordingError, UsageError
@@ -101,6 +102,8 @@ def _run_experiment(
     replaying = open_replay(session, name) if replay else None
     with open_run_journal(session, create=not dry_run, local=replaying is not None) as journal:
         replayed = replaying.identity if replaying else None
+        if not dry_run and replaying is None:
+            take_sources(session, "experiment", name)
         plan = plan_experiment(
             session.workspace, name, journal, fresh=fresh, replayed=replayed, now=utc_now()
         )
@@ -364,6 +367,7 @@ def _run_one(
     if len(models) > 1:
         raise UsageError(f"a {kind} is run on one model")
     overrides = Overrides(model=models[0] if models else None, paths=paths)
+    take_sources(session, kind, reference)  # type: ignore[arg-type]
     resolved = session.workspace.resolve(kind, reference)  # type: ignore[arg-type]
     program = open_program(resolved, overrides, seed=0)
     declared = getattr(resolved.workspace, kind)(resolved.name).inputs

@@ -118,6 +118,20 @@ class Session:
         return None, text
 
 
+def take_sources(session: Session, kind: Kind, reference: str) -> None:
+    """Take what indexes read outside the project, for what is about to be planned; say what cannot be read now."""
+    from llmops.indexes.snapshots import indexes_used, take
+
+    workspace = session.workspace
+    try:
+        names = sorted(indexes_used(workspace, kind, parse_target(reference)))
+    except LlmopsError:
+        return  # whoever plans says what is wrong
+    for name in names:
+        for note in take(workspace, name, session.environment, utc_now):
+            say(f"note: {note}")
+
+
 def parse_target(text: str) -> str:
     """Return the bare name of a reference given on the command line (UsageError when it is none)."""
     try:

@@ -7,7 +7,7 @@ model makes its vectors, whoever opens it says how the model is asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from llmops.indexes.chunks import passages_of
 from llmops.indexes.documents import Corpus, corpus_of
 from llmops.indexes.embedding import Embed, embed_all
 from llmops.indexes.fts import FullText, write_passages
+from llmops.indexes.snapshots import find_snapshot, is_outside
 from llmops.models import model_version
 from llmops.records import ModelVersion
 
@@ -55,8 +56,14 @@ def model_of(workspace: Workspace, name: str) -> ModelVersion | None:
 def index_version(workspace: Workspace, name: str) -> str:
     """Return the hash of all that decides what an index finds: its definition, documents, model and our code."""
     model = model_of(workspace, name)
-    asked = [] if model is None else [model.identity]
-    return identity_of([VERSION, workspace.identity("index", name), *asked])
+    taken = [
+        None if found is None else found.hash
+        for source in workspace.index(name).sources
+        if is_outside(source)
+        for found in [find_snapshot(workspace.root, source)]
+    ]
+    own = workspace.identity("index", name)
+    return identity_of([VERSION, own, None if model is None else model.identity, taken])
 
 
 def find_index(workspace: Workspace, name: str) -> OpenIndex | None:
@@ -109,6 +116,10 @@ def readable_corpus(workspace: Workspace, name: str) -> Corpus:
     corpus = corpus_of(workspace, name)
     if corpus.findings:
         raise DefinitionError(corpus.findings)
+    if corpus.untaken:
+        raise UsageError(
+            f"index {name}: nothing has been taken from {corpus.untaken[0]}; `llmops run` does so first"
+        )
     if not corpus.documents:
         raise UsageError(f"index {name}: none of its {len(corpus.empty)} documents has any text")
     return corpus
@@ -129,6 +140,11 @@ def _built(workspace: Workspace, name: str, definition: Index, corpus: Corpus, v
             "n_documents": len(corpus.documents),
             "n_passages": len(passages),
             "empty": corpus.empty,
+            "sources": [
+                asdict(found)
+                for source in definition.sources
+                if (found := find_snapshot(workspace.root, source)) is not None
+            ],
         }
 
     folder = files.build(workspace.root, name, version, write)

@@ -18,6 +18,7 @@ from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding
 from llmops.indexes.base import Document
 from llmops.indexes.pages import read_page
+from llmops.indexes.snapshots import find_snapshot, is_outside, read_snapshot
 
 MAX_TEXT_BYTES = 16_000_000
 """Of one file that is a document; a book of a thousand pages has 2 MB."""
@@ -29,11 +30,15 @@ MAX_FINDINGS = 20
 
 @dataclass
 class Corpus:
-    """The documents of an index. empty: names of those without text. findings: what keeps sources from being read."""
+    """The documents of an index. empty: names of those without text. findings: what keeps sources from being read.
+
+    untaken: sources outside the project of which nothing has been taken yet.
+    """
 
     documents: list[Document] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    untaken: list[str] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)
 
     def add(self, document: Document, path: str) -> None:
@@ -72,8 +77,14 @@ def corpus_of(workspace: Workspace, name: str) -> Corpus:
 def _read(workspace: Workspace, name: str) -> Corpus:
     index = workspace.index(name)
     corpus = Corpus()
-    for place in range(len(index.sources)):
-        corpus.take(_documents(workspace, name, index, place), workspace.path("index", name))
+    path = workspace.path("index", name)
+    for place, source in enumerate(index.sources):
+        if not is_outside(source):
+            corpus.take(_documents(workspace, name, index, place), path)
+        elif find_snapshot(workspace.root, source) is None:
+            corpus.untaken.append(source.place)
+        else:
+            corpus.take(read_snapshot(workspace.root, source), path)
     return corpus
 
 

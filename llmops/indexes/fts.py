@@ -19,7 +19,7 @@ from llmops.indexes.ranking import DECIMALS
 from llmops.models.ngrams import words
 
 FILE = "passages.db"
-MAX_RANKED = 20_000
+MAX_RANKED = 10_000
 """Passages that the words of a query may stand in, added up; the rarest word counts in any case."""
 
 MAX_WORDS = 64
