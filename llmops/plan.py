@@ -22,12 +22,17 @@ from llmops.definitions.trees import git
 from llmops.definitions.workspace import Resolved, Workspace
 from llmops.errors import DefinitionError, LlmopsError, StepError, UsageError, nearest
 from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
+from llmops.models.http import HOST
 from llmops.models.tokens import estimate_input_tokens
 from llmops.records import REPLAYED, DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
 from llmops.steps import Overrides, open_program
 from llmops.steps.base import Program
+from llmops.steps.branch import OTHERWISE, BranchProgram
+from llmops.steps.guard import GuardProgram
+from llmops.steps.mapping import MapProgram
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.recorded import RecordedProgram, open_recorded, recorded_notes
+from llmops.steps.vote import VoteProgram
 from llmops.stores.journal import Cell, Journal
 
 _ESTIMATE_CASES = 20
@@ -452,8 +457,9 @@ def _mean_least(evaluator: BoundEvaluator, cases: Sequence[Case]) -> float | Non
 
 
 def _input_price(workspace: Workspace, program: Program | BoundEvaluator) -> float | None:
-    """US dollars for a million input tokens of all that is asked; None when unknown or not the same for all."""
-    prices = [workspace.model(name).pricing() for name in program.models]
+    """US dollars for a million input tokens of all models asked; None when unknown or not the same for all."""
+    asked = [name for name, version in program.models.items() if version.provider != HOST]
+    prices = [workspace.model(name).pricing() for name in asked]
     known = {price.input_per_mtok for price in prices if price is not None}
     if len(known) > 1 or None in prices:
         return None
@@ -461,12 +467,22 @@ def _input_price(workspace: Workspace, program: Program | BoundEvaluator) -> flo
 
 
 def _calls_of(program: Program) -> int:
-    return int(program.kind == "prompt") + sum(map(_calls_of, program.parts.values()))
+    """Return how many calls a program makes at least."""
+    inside = {name: _calls_of(part) for name, part in program.parts.items()}
+    if isinstance(program, VoteProgram):
+        return program.vote.n * inside["do"]
+    if isinstance(program, BranchProgram):
+        return min(inside.values()) if OTHERWISE in inside else 0
+    if isinstance(program, GuardProgram):
+        return inside.get("do", 0)
+    if isinstance(program, MapProgram):
+        return 0
+    return int(program.kind in ("prompt", "http")) + sum(inside.values())
 
 
 def _mean_tokens(program: Program, cases: Sequence[Case]) -> float | None:
     if not isinstance(program, PromptProgram):
-        return None if _calls_of(program) else 0.0
+        return None if any(version.provider != HOST for version in program.models.values()) else 0.0
     try:
         prompts = [
             program.renderer.messages(case.inputs, case_id=case.id, cluster=case.cluster) for case in cases

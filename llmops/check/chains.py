@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
+from llmops.check.guards import guard_findings
 from llmops.check.models import program_findings
 from llmops.definitions.chain import Chain, Use
 from llmops.definitions.documents import Document, Location
@@ -24,12 +25,7 @@ def check_chain(workspace: Workspace, name: str) -> list[Finding]:
     found = chain_findings(chain, document)
     is_wired = not found
     for index, step in enumerate(chain.steps):
-        try:
-            found += _use_findings(workspace, document, ("steps", index), step, chain)
-        except DefinitionError as error:
-            found += error.findings
-        except LlmopsError as error:
-            found.append(document.finding(("steps", index, step.verb), str(error)))
+        found += _caught_findings(workspace, document, ("steps", index), step, chain)
     if is_wired:
         try:
             workspace.identity("chain", name)  # refuses chains that use one another in a circle
@@ -41,16 +37,30 @@ def check_chain(workspace: Workspace, name: str) -> list[Finding]:
     return found
 
 
+def _caught_findings(
+    workspace: Workspace, document: Document, place: Location, use: Use, chain: Chain
+) -> list[Finding]:
+    """Return the same as `_use_findings`, what it raises as a finding at the verb."""
+    try:
+        return _use_findings(workspace, document, place, use, chain)
+    except DefinitionError as error:
+        return list(error.findings)
+    except LlmopsError as error:
+        return [document.finding((*place, use.verb), str(error))]
+
+
 def _use_findings(
     workspace: Workspace, document: Document, place: Location, use: Use, chain: Chain
 ) -> list[Finding]:
     """Return what is wrong with what a step uses, the verbs inside it included. place: where the use stands."""
     if use.body is not None:
-        return [
-            finding
-            for inner in use.body.uses()
-            for finding in _use_findings(workspace, document, (*place, use.verb, inner.key), inner.use, chain)
-        ]
+        found = (
+            guard_findings(workspace, document, (*place, "guard"), use.guard) if use.guard is not None else []
+        )
+        for inner in use.body.uses():
+            at = (*place, use.verb, *inner.place)
+            found += _caught_findings(workspace, document, at, inner.use, chain)
+        return found
     if use.python is not None:
         node = workspace.code.function_node(use.python)
         return [] if node.decorator_list else list(_function_findings(document, place, use, node.args))
