@@ -316,7 +316,6 @@ class Span(Record):
     """One step of one case: what went in, what came out, what it took.
 
     index, parent: position in the case's list of spans, parents first; parent is None at the top.
-    number: of an item, sample or attempt among those of its parent.
     start_s: seconds after the case's start.
     """
 
@@ -336,7 +335,12 @@ class Span(Record):
     ttft_s: float | None = None
     tpot_s: float | None = None
     error: ErrorInfo | None = None
-    number: int | None = None
+
+    @property
+    def number(self) -> int | None:
+        """Of an item, sample or attempt among those of its parent, which its name ends in: `find[3]`."""
+        digits = self.name.rpartition("[")[2].removesuffix("]")
+        return int(digits) if self.name.endswith(f"[{digits}]") and digits.isdecimal() else None
 
     def given(self) -> dict[str, Any]:
         """Return what templates reach of it as STEP.NAME: its `output`, and the parts that its verb has."""

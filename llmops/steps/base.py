@@ -102,15 +102,13 @@ class Context:
 class Place:
     """Where a step stands in its case: its name, the span above it, and when it starts on the timeline.
 
-    scope: what templates see there, by name. number: of the item, sample or attempt that it is.
+    scope: what templates see there, by name.
     """
 
     name: str
     parent: int | None = None
     start_s: float = 0.0
     scope: Mapping[str, Any] = field(default_factory=dict)
-
-    number: int | None = None
 
     def span(self, index: int, kind: Verb, inputs: Mapping[str, Any], **known: Any) -> Span:
         """Return the span of the step that stands here, with what is known of it."""
@@ -121,7 +119,6 @@ class Place:
             kind=kind,
             inputs=dict(inputs),
             start_s=self.start_s,
-            number=self.number,
             **known,
         )
 

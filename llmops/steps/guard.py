@@ -54,9 +54,9 @@ class _Watch:
     place: Place
     parent: int
 
-    def inside(self, name: str, start_s: float, number: int | None, **scope: Any) -> Place:
-        """Return the place of something that the guard carries out."""
-        return Place(name, self.parent, start_s, {**self.place.scope, **scope}, number)
+    def inside(self, name: str, start_s: float, **scope: Any) -> Place:
+        """Return the place of something that the guard carries out. name: ends in the number of the attempt."""
+        return Place(f"{self.place.name}{name}", self.parent, start_s, {**self.place.scope, **scope})
 
     def anew(self, attempt: int) -> Context:
         """Return the context of an attempt, whose calls are its own."""
@@ -157,14 +157,13 @@ class GuardProgram:
     ) -> tuple[Any, float]:
         if self.do is None:
             return inputs["value"], at_s
-        name = f"{watch.place.name}[{attempt}]"
-        place = watch.inside(name, at_s, attempt, feedback=feedback, attempt=attempt)
+        place = watch.inside(f"[{attempt}]", at_s, feedback=feedback, attempt=attempt)
         span = await self.do.carry_out(watch.anew(attempt), place)
         return span.output, end_of([span], at_s)
 
     async def _stand_in(self, watch: _Watch, at_s: float) -> tuple[Any, float]:
         if self.fallback is not None:
-            place = watch.inside(f"{watch.place.name}[{FALLBACK}]", at_s, None)
+            place = watch.inside(f"[{FALLBACK}]", at_s)
             span = await self.fallback.carry_out(watch.context, place)
             return span.output, end_of([span], at_s)
         value = self.guard.fallback.value if self.guard.fallback else None
@@ -186,7 +185,7 @@ class GuardProgram:
 async def _judged(condition: Condition, value: Any, watch: _Watch, at_s: float, attempt: int) -> Span:
     """Return the span of one evaluator; one that cannot say lets nothing pass."""
     use, trace = condition.use, watch.context.trace
-    place = watch.inside(f"{watch.place.name}.{use.name}", at_s, attempt, output=value)
+    place = watch.inside(f".{use.name}[{attempt}]", at_s, output=value)
     index = trace.open()
     below = Place(f"{use.name} asks", index, at_s)
     anew = watch.anew(attempt)
@@ -214,7 +213,7 @@ def _below(spans: Iterable[Span], parent: int) -> Iterator[Span]:
 
 def _subject(use: EvaluatorUse, value: Any, context: Context, place: Place) -> Subject:
     def of(source: str | None, default: Any) -> Any:
-        return default if source is None else filled(source, place.scope, f"{place.name}")
+        return default if source is None else filled(source, place.scope, place.name)
 
     seen = {name: each for name, each in place.scope.items() if name != "output"}
     return Subject(

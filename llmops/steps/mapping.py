@@ -64,7 +64,7 @@ class MapProgram:
 
         async def carry_out(number: int) -> Any:
             scope = {**place.scope, self.map.name: items[number], "index": number}
-            inside = Place(f"{place.name}[{number}]", parent, place.start_s, scope, number)
+            inside = Place(f"{place.name}[{number}]", parent, place.start_s, scope)
             try:
                 return await self.do.carry_out(context, inside)
             except (StepError, Halted) as error:

@@ -72,7 +72,7 @@ class VoteProgram:
     async def _samples(self, context: Context, place: Place, parent: int) -> list[Span | LlmopsError]:
         async def carry_out(number: int) -> Span | LlmopsError:
             anew = replace(context, repeat=sampled(context.repeat, number))
-            inside = Place(f"{place.name}[{number}]", parent, place.start_s, place.scope, number)
+            inside = Place(f"{place.name}[{number}]", parent, place.start_s, place.scope)
             try:
                 return await self.do.carry_out(anew, inside)
             except (StepError, Halted) as error:
