@@ -22,7 +22,9 @@ evaluators: [{contains: {output: "{{ output | string }}", any: [echo]}}]
 """
 
 
-def write_flow(place: Workplace, steps: str, *, files: Mapping[str, str] | None = None, outputs: str = "") -> None:
+def write_flow(
+    place: Workplace, steps: str, *, files: Mapping[str, str] | None = None, outputs: str = ""
+) -> None:
     """Write the chain `flow` of one input, `ticket`, with its experiment `flow`; steps: YAML, any indent."""
     listed = textwrap.indent(textwrap.dedent(steps).strip("\n"), "  ")
     place.write("chains/flow.chain.yaml", f"inputs: {{ticket: string}}\nsteps:\n{listed}\n{outputs}")
@@ -34,7 +36,9 @@ def write_flow(place: Workplace, steps: str, *, files: Mapping[str, str] | None 
 
 def write_tickets(place: Workplace, *tickets: str) -> None:
     """Let the dataset hold these tickets."""
-    place.write_cases(*({"id": f"c{n}", "inputs": {"ticket": each}, "expected": "echo"} for n, each in enumerate(tickets)))
+    place.write_cases(
+        *({"id": f"c{n}", "inputs": {"ticket": each}, "expected": "echo"} for n, each in enumerate(tickets))
+    )
 
 
 def flown(place: Workplace, *tickets: str, **options: Any) -> list[Row]:

@@ -86,7 +86,7 @@ def test_a_failing_arm_fails_the_branch_and_is_named(carry_out: Callable[..., Ca
     program, _ = branching("{{ true }}")
     step = program.steps["pick"].program
     assert isinstance(step, BranchProgram)
-    broken = open_branch(step.branch, {"0": Bound(step.branch.when[0].do, function(lambda text: 1 / 0))})
+    broken = open_branch(step.branch, {"0": Bound(step.branch.when[0].do, function(lambda **_: 1 / 0))})
     chain = ChainProgram("one", program.chain, {"pick": Bound(program.chain.steps[0], broken)}, "i", {}, {})
     carried = carry_out(chain, {"text": "a"})
     assert carried.output.error is not None

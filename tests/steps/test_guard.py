@@ -129,7 +129,9 @@ def test_what_is_redacted_is_looked_at_again(place: Workplace) -> None:
 """,
         chains__look="",
     )
-    place.write("chains/look.py", "def no_numbers(output):\n    return not any(c.isdigit() for c in str(output))\n")
+    place.write(
+        "chains/look.py", "def no_numbers(output):\n    return not any(c.isdigit() for c in str(output))\n"
+    )
     clean, dirty = flown(place, "card 12345678", "card 12345678 or 12")
     assert only([clean]).value == {"said": "card [redacted]"}
     assert only([dirty]).status is Status.GUARDED
@@ -137,7 +139,10 @@ def test_what_is_redacted_is_looked_at_again(place: Workplace) -> None:
 
 def test_redacting_reaches_every_text_and_takes_the_replacement_as_it_is() -> None:
     redactions = [Redaction.model_validate({"pattern": "a(b*)", "with": r"\1"})]
-    assert redacted({"abb": ["abb", {"x": "xab"}], "n": 5}, redactions) == {"abb": [r"\1", {"x": r"x\1"}], "n": 5}
+    assert redacted({"abb": ["abb", {"x": "xab"}], "n": 5}, redactions) == {
+        "abb": [r"\1", {"x": r"x\1"}],
+        "n": 5,
+    }
 
 
 JUDGE = """
