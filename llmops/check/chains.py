@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from llmops.check.guards import guard_findings
 from llmops.check.models import program_findings
-from llmops.definitions.chain import Chain, Use
+from llmops.definitions.chain import Branch, Chain, Use
 from llmops.definitions.documents import Document, Location
 from llmops.definitions.expressions import chain_findings
 from llmops.definitions.reference import Kind
@@ -57,6 +57,8 @@ def _use_findings(
         found = (
             guard_findings(workspace, document, (*place, "guard"), use.guard) if use.guard is not None else []
         )
+        if use.branch is not None:
+            found += _condition_findings(document, (*place, "branch"), use.branch)
         for inner in use.body.uses():
             at = (*place, use.verb, *inner.place)
             found += _caught_findings(workspace, document, at, inner.use, chain)
@@ -69,6 +71,19 @@ def _use_findings(
     used: InputTypes = getattr(resolved.workspace, kind)(resolved.name).inputs
     found = list(_given_findings(document, place, use, used, chain))
     return found + _override_findings(workspace, document, place, use, resolved)
+
+
+def _condition_findings(document: Document, place: Location, branch: Branch) -> Iterator[Finding]:
+    for index, arm in enumerate(branch.when):
+        at = (*place, "when", index, "if")
+        try:
+            template = parse_template(arm.condition)
+        except TemplateError:
+            continue  # told where the template is read
+        if not template.is_expression:
+            yield document.finding(at, "a condition is one expression, as in {{ score.output > 3 }}")
+        elif not template.variables:
+            yield document.finding(at, "this condition looks at nothing of the case, and is always the same")
 
 
 def _override_findings(
