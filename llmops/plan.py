@@ -28,10 +28,12 @@ from llmops.records import REPLAYED, DatasetVersion, EvaluatorVersion, Run, RunS
 from llmops.steps import Overrides, open_program
 from llmops.steps.base import Program
 from llmops.steps.branch import OTHERWISE, BranchProgram
+from llmops.steps.chain import ChainProgram
 from llmops.steps.guard import GuardProgram
 from llmops.steps.mapping import MapProgram
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.recorded import RecordedProgram, open_recorded, recorded_notes
+from llmops.steps.versions import step_changes, step_versions
 from llmops.steps.vote import VoteProgram
 from llmops.stores.journal import Cell, Journal
 
@@ -306,6 +308,7 @@ def _variant(workspace: Workspace, trial: Trial, program: Program) -> Variant:
         if isinstance(program, PromptProgram)
         else None,
         is_baseline=trial.is_baseline,
+        steps=step_versions(program) if isinstance(program, ChainProgram) else (),
     )
 
 
@@ -555,7 +558,10 @@ def _variant_reasons(variant: Variant, before: Variant | None) -> list[str]:
         changed.append("parameters")
     if before.set != variant.set:
         changed.append("set")
-    return [f"variant {variant.name} changed: {', '.join(changed) or 'what it uses'}"]
+    told = [f"variant {variant.name} changed: {', '.join(changed) or 'what it uses'}"]
+    if before.steps and variant.steps:
+        told += [f"variant {variant.name}: {said}" for said in step_changes(before.steps, variant.steps)]
+    return told
 
 
 def _models(variant: Variant) -> str:

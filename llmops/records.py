@@ -517,6 +517,18 @@ class ModelVersion(Record):
     identity: str
 
 
+class StepVersion(Record):
+    """One step of a chain, resolved. reads: the steps whose outputs it reads.
+
+    parts: identity of each thing that determines its output beside these, by what people call it (`words`, `model`).
+    """
+
+    id: str
+    verb: Verb
+    reads: tuple[str, ...] = ()
+    parts: Mapping[str, str]
+
+
 class Variant(Record):
     """One thing tried in a run, resolved: the same identity means the same outputs.
 
@@ -524,6 +536,7 @@ class Variant(Record):
     definition_identity: of the prompt or chain with all it refers to. identity: with model, parameters, `set`.
     group: the cell of the matrix it stands in; comparisons stay within a group.
     prompts: identity of each prompt it uses, by name. response_format: of a prompt that declares one.
+    steps: of a chain, in the order of its file.
     """
 
     name: str
@@ -538,6 +551,7 @@ class Variant(Record):
     prompts: Mapping[str, str] = Field(default_factory=dict)
     response_format: Mapping[str, Any] | None = None
     is_baseline: bool = False
+    steps: tuple[StepVersion, ...] = ()
 
     @property
     def kind(self) -> Literal["prompt", "chain", "recorded"]:

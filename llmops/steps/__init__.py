@@ -77,6 +77,7 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
     meaning = {key: value for key, value in prompt.meaning().items() if key not in {"model", "parameters"}}
     if shown is None:
         meaning["messages"] = [message for message in meaning["messages"] if "examples" not in message]
+    words = {"prompt": meaning, "examples": shown, "seed": drawn}
     return PromptProgram(
         name=name,
         renderer=Renderer(prompt, pool, seed=seed),
@@ -85,15 +86,14 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
         parameters=parameters,
         identity=identity_of(
             {
-                "prompt": meaning,
-                "examples": shown,
-                "seed": drawn,
+                **words,
                 "model": version.identity,
                 "with": parameters,
                 **({"fallbacks": [each.identity for each in fallbacks]} if fallbacks else {}),
             }
         ),
         prompts={name: workspace.identity("prompt", name)},
+        words=identity_of(words),
     )
 
 
