@@ -307,7 +307,8 @@ def uses_of(use: Use) -> Iterator[Use]:
 def wiring(value: object) -> Any:
     """Return what a step adds to what it refers to, as plain data: what goes in, and what its verb says.
 
-    What it refers to has an identity of its own, and how many are under way at a time changes no output.
+    What it refers to has an identity of its own; how many are under way at a time, and how long each may take,
+    changes no output.
     """
     if isinstance(value, Use):
         return {"with": wiring(value.arguments)} if value.body is None else {value.verb: wiring(value.body)}
@@ -315,7 +316,7 @@ def wiring(value: object) -> Any:
         return {
             about.alias or name: wiring(getattr(value, name))
             for name, about in type(value).model_fields.items()
-            if name != "concurrency"
+            if name not in ("concurrency", "timeout_s")
         }
     if isinstance(value, Mapping):
         return {key: wiring(item) for key, item in value.items()}

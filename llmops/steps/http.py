@@ -142,9 +142,7 @@ def _refuse(constant: str) -> float:
 def open_http(definition: Http) -> HttpProgram:
     """Return an operation ready to be asked for."""
     host = host_version(definition.origin)
-    meaning = wiring(definition)
-    del meaning["timeout_s"]
-    return HttpProgram(definition, host, identity_of({"http": meaning, "host": host.identity}))
+    return HttpProgram(definition, host, identity_of({"http": wiring(definition), "host": host.identity}))
 
 
 def refuse_secrets(programs: list[Program], environment: Mapping[str, str]) -> None:
