@@ -612,6 +612,7 @@ class ModelServer:
         for root in ("/v1", "/openai"):
             app.router.add_get(f"{root}/chat/completions", self._list)
         app.router.add_get("/identity", self._token)
+        app.router.add_route("*", "/api/{tail:.*}", self._operation)
         return app
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -665,6 +666,24 @@ class ModelServer:
         if body.get("store"):
             self.stored.append({**reply, "metadata": body.get("metadata", {})})
         return dict(reply["usage"])
+
+    async def _operation(self, request: web.Request) -> web.StreamResponse:
+        """Answer as an API that tells what it was asked, spoilt as its query or body asks for."""
+        arrived_at = time.time()
+        text = (await request.read()).decode()
+        call_id = request.headers.get("Idempotency-Key", "")
+        fault = self._due(f"{request.query_string and dict(request.query)} {text}", call_id, _key_of(request))
+        asked = {"method": request.method, "path": request.raw_path.partition("?")[0], "text": text}
+        noted = self._noted(request, call_id, asked, fault, arrived_at)
+        told = {**asked, "query": [list(pair) for pair in request.query.items()]}
+        try:
+            made: dict[str, Edit] = {}
+            response = await self._answer(request, {}, fault, lambda _: told, made)
+            noted.status = response.status
+            return response
+        finally:
+            noted.answered_at = time.time()
+            self._write(noted)
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         """List the completions kept, by the metadata asked for."""

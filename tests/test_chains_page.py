@@ -1,58 +1,76 @@
-"""docs/chains.md: the files it shows are a project that checks, and its agent answers offline."""
+"""docs/chains.md does what it says: its files check, and what needs no network runs."""
 
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).parent.parent / "docs" / "chains.md"
+from tests.cli.inside import llmops_inside
+from tests.test_readme import ROOT, blocks
+
+PAGE = (ROOT / "docs/chains.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def shown(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Path:
     """Give a project of the files that the page shows."""
-    (tmp_path / "llmops.yaml").write_text("", encoding="utf-8")
-    for name, block in re.findall(
-        r"^```(?:yaml|python)\n# (\S+)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    ):
+    (tmp_path / "llmops.yaml").touch()
+    for block in blocks(PAGE, "yaml") + blocks(PAGE, "python"):
+        name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block, encoding="utf-8")
     return tmp_path
 
 
-def llmops(root: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "llmops", *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+def test_the_files_shown_check(root: Path) -> None:
+    done = llmops_inside("check", cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_the_files_it_shows_check(shown: Path) -> None:
-    llmops(shown, "check")
+    assert "chain" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
-    ("question", "answer"),
+    ("chain", "given", "expected"),
     [
-        ("What does price say of a lantern?", None),
-        ("Which orders of a customer are there?", "LL-1 of c-7"),
+        (
+            "voted",
+            "ticket=billing: charged twice",
+            {"team": "billing", "votes": [{"value": "billing", "n": 5}]},
+        ),
+        ("several", 'tickets=["billing: twice", "shipping: late"]', ["billing", "shipping"]),
     ],
 )
-def test_its_agent_answers(shown: Path, question: str, answer: str | None) -> None:
-    said = llmops(
-        shown, "run", "chains/help", "--input", f"question={question}", "--input", "customer=c-7", "--json"
+def test_what_is_shown_runs(root: Path, chain: str, given: str, expected: object) -> None:
+    done = llmops_inside("run", f"chains/{chain}", "--input", given, "--json", cwd=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["value"] == expected
+
+
+@pytest.mark.parametrize("chain", ["routed", "guarded"])
+def test_what_says_something_of_its_own_runs(root: Path, chain: str) -> None:
+    done = llmops_inside(
+        "run", f"chains/{chain}", "--input", "ticket=billing: charged twice", "--json", cwd=root
     )
-    output: dict[str, Any] = json.loads(said)
-    assert output["status"] == "ok"
-    tools = [span for span in output["spans"] if span["kind"] == "tool"]
-    assert [tool["name"] for tool in tools] == ["price" if answer is None else "orders"]
-    if answer is None:  # embedded has no idea what a lantern is called; the tool's failure is an observation
-        assert tools[0]["error"]["kind"] == "step"
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["value"]
+
+
+@pytest.mark.parametrize(
+    ("question", "tool", "value"),
+    [
+        ("What does price say of a lantern?", "price", None),
+        ("Which orders of a customer are there?", "orders", '["LL-1 of c-7"]'),
+    ],
+)
+def test_the_agent_shown_calls_its_tools(root: Path, question: str, tool: str, value: str | None) -> None:
+    given = ("--input", f"question={question}", "--input", "customer=c-7")
+    done = llmops_inside("run", "chains/help", *given, "--json", cwd=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    output = json.loads(done.stdout)
+    (called,) = [span for span in output["spans"] if span["kind"] == "tool"]
+    assert (output["status"], called["name"]) == ("ok", tool)
+    if value is None:  # embedded has no idea what a lantern is called; the tool's failure is an observation
+        assert called["error"]["kind"] == "step"
     else:
-        assert answer in output["value"]
+        assert output["value"] == value

@@ -23,7 +23,10 @@ _HALTS = {
 
 @dataclass(frozen=True)
 class PromptProgram:
-    """A prompt with the model and parameters it is asked with. fallbacks: who is asked where that one is down."""
+    """A prompt with the model and parameters it is asked with. words: identity of the prompt without these.
+
+    fallbacks: who is asked where that one is down.
+    """
 
     name: str
     renderer: Renderer
@@ -31,6 +34,7 @@ class PromptProgram:
     parameters: Mapping[str, Any]
     identity: str
     prompts: Mapping[str, str]
+    words: str = ""
     fallbacks: Sequence[ModelVersion] = ()
     kind: Literal["prompt"] = "prompt"
     parts: Mapping[str, Program] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmops.definitions.schemas import checker
 from llmops.definitions.tools import ToolSpec
-from llmops.errors import StepError
+from llmops.errors import LlmopsError, RequestError, StepError
 from llmops.models.wire import clean
 from llmops.records import Span, Tool
 from llmops.steps.base import Bound, Context, Halted, Place, end_of, filled, with_error
@@ -47,11 +47,14 @@ class AgentTool:
         inside = Place(place.name, index, place.start_s, {**place.scope, **arguments})
         try:
             span = await self._carry_out(arguments, context, inside)
-        except (StepError, Halted) as error:
+        except LlmopsError as error:
             below = [each for each in context.trace.finished() if each.parent == index]
             took_s = end_of(below, place.start_s) - place.start_s
             failed = with_error(place.span(index, "tool", arguments, duration_s=took_s), error)
-            return context.trace.close(failed), Observation(place.name, _cut(str(error)), is_error=True)
+            context.trace.close(failed)
+            if not _is_its_own(error):
+                raise
+            return failed, Observation(place.name, _cut(str(error)), is_error=True)
         seen = place.span(index, "tool", arguments, output=span.output, duration_s=span.duration_s)
         return context.trace.close(seen), Observation(place.name, _cut(_shown(span)))
 
@@ -62,6 +65,11 @@ class AgentTool:
             given = {name: arguments[name] for name in self.spec.passed if name in arguments}
             inputs = {**given, **inputs}
         return await self.bound.program.carry_out(inputs, context, place)
+
+
+def _is_its_own(error: LlmopsError) -> bool:
+    """Say whether a failure is the tool's: that of a step, a refusal, or a service that answered that it will not."""
+    return isinstance(error, StepError | Halted) or (isinstance(error, RequestError) and error.sent is not False)
 
 
 def _shown(span: Span) -> str:
