@@ -12,6 +12,7 @@ import socket
 from collections.abc import Collection, Mapping
 
 SECRET_HOSTS = "LLMOPS_SECRET_HOSTS"  # noqa: S105 - the name of a list of hosts
+PRIVATE_HOSTS = "LLMOPS_PRIVATE_HOSTS"
 
 # Stricter than any URL parser, so that no two of them can disagree about which host is meant.
 HTTP_URL = re.compile(
@@ -77,6 +78,12 @@ def is_forbidden(host: str) -> bool:
     return found is not None and any(found in network for network in _FORBIDDEN)
 
 
+def is_private(host: str) -> bool:
+    """Say whether a host spells out an address outside the public internet: this machine's, or a network's own."""
+    found = literal(host)
+    return found is not None and (found.is_multicast or not found.is_global)
+
+
 def refuse_forbidden(host: str, addresses: Collection[str]) -> None:
     """See that what a name was looked up to may be connected to; ForbiddenAddressError where not."""
     if any(map(is_forbidden, addresses)):
@@ -85,10 +92,18 @@ def refuse_forbidden(host: str, addresses: Collection[str]) -> None:
         )
 
 
-def is_listed(environment: Mapping[str, str], places: Collection[str], whose: str = "") -> bool:
+def refuse_private(host: str, addresses: Collection[str]) -> None:
+    """See that what a name was looked up to is of the public internet; ForbiddenAddressError where not."""
+    if any(map(is_private, addresses)):
+        raise ForbiddenAddressError(f"{host} is no address of the public internet")
+
+
+def is_listed(
+    environment: Mapping[str, str], places: Collection[str], whose: str = "", *, listing: str = SECRET_HOSTS
+) -> bool:
     """Say whether the environment lets secrets go to one of a host's spellings; an entry may be for one of them.
 
-    whose: the variable of the secret, for entries of the form VARIABLE=HOST.
+    whose: the variable of the secret, for entries of the form VARIABLE=HOST. listing: the variable that lists hosts.
     """
-    allowed = {entry.strip() for entry in environment.get(SECRET_HOSTS, "").split(",")} - {""}
+    allowed = {entry.strip() for entry in environment.get(listing, "").split(",")} - {""}
     return bool(allowed & {*places, *(f"{whose}={place}" for place in places if whose)})

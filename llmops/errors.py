@@ -15,6 +15,7 @@ LlmopsError
         InconclusiveError                                         it has some, which cannot say
     EvaluatorError      a score could not be worked out
     StepError           a step of a chain could not give its value
+        LimitError                                                an agent came to one of its limits; `kind` says which
     StoreError          a record could not be written or read back
         StoreHeldError                                            another runner holds it
     BudgetError         the run would go past its cost, token or time budget
@@ -178,6 +179,14 @@ class EvaluatorError(LlmopsError):
 
 class StepError(LlmopsError):
     """A step could not give its value: its template, function or inputs failed."""
+
+
+class LimitError(StepError):
+    """An agent came to a limit before it had an answer. kind: the limit, or `loop` where it went in circles."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class StoreError(LlmopsError):

@@ -22,12 +22,20 @@ from llmops.definitions.trees import git
 from llmops.definitions.workspace import Resolved, Workspace
 from llmops.errors import DefinitionError, LlmopsError, StepError, UsageError, nearest
 from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
+from llmops.models.http import HOST
 from llmops.models.tokens import estimate_input_tokens
 from llmops.records import REPLAYED, DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
 from llmops.steps import Overrides, open_program
+from llmops.steps.agent import AgentProgram
 from llmops.steps.base import Program
+from llmops.steps.branch import OTHERWISE, BranchProgram
+from llmops.steps.chain import ChainProgram
+from llmops.steps.guard import GuardProgram
+from llmops.steps.mapping import MapProgram
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.recorded import RecordedProgram, open_recorded, recorded_notes
+from llmops.steps.versions import step_changes, step_versions
+from llmops.steps.vote import VoteProgram
 from llmops.stores.journal import Cell, Journal
 
 _ESTIMATE_CASES = 20
@@ -317,6 +325,7 @@ def _variant(workspace: Workspace, trial: Trial, program: Program) -> Variant:
         if isinstance(program, PromptProgram)
         else None,
         is_baseline=trial.is_baseline,
+        steps=step_versions(program) if isinstance(program, ChainProgram) else (),
     )
 
 
@@ -468,8 +477,9 @@ def _mean_least(evaluator: BoundEvaluator, cases: Sequence[Case]) -> float | Non
 
 
 def _input_price(workspace: Workspace, program: Program | BoundEvaluator) -> float | None:
-    """US dollars for a million input tokens of all that is asked; None when unknown or not the same for all."""
-    prices = [workspace.model(name).pricing() for name in program.models]
+    """US dollars for a million input tokens of all models asked; None when unknown or not the same for all."""
+    asked = [name for name, version in program.models.items() if version.provider != HOST]
+    prices = [workspace.model(name).pricing() for name in asked]
     known = {price.input_per_mtok for price in prices if price is not None}
     if len(known) > 1 or None in prices:
         return None
@@ -477,14 +487,25 @@ def _input_price(workspace: Workspace, program: Program | BoundEvaluator) -> flo
 
 
 def _calls_of(program: Program) -> int:
-    """Return how many calls a cell takes: one a prompt, and one a query whose vector a model makes."""
-    asks = program.kind == "prompt" or (program.kind == "retrieve" and bool(program.models))
-    return int(asks) + sum(map(_calls_of, program.parts.values()))
+    """Return how many calls a program makes at least."""
+    inside = {name: _calls_of(part) for name, part in program.parts.items()}
+    if isinstance(program, VoteProgram):
+        return program.vote.n * inside["do"]
+    if isinstance(program, BranchProgram):
+        return min(inside.values()) if OTHERWISE in inside else 0
+    if isinstance(program, GuardProgram):
+        return inside.get("do", 0)
+    if isinstance(program, MapProgram):
+        return 0
+    if isinstance(program, AgentProgram):
+        return 1  # it may answer at once
+    asks = program.kind in ("prompt", "http") or (program.kind == "retrieve" and bool(program.models))
+    return int(asks) + sum(inside.values())
 
 
 def _mean_tokens(program: Program, cases: Sequence[Case]) -> float | None:
     if not isinstance(program, PromptProgram):
-        return None if _calls_of(program) else 0.0
+        return None if any(version.provider != HOST for version in program.models.values()) else 0.0
     try:
         prompts = [
             program.renderer.messages(case.inputs, case_id=case.id, cluster=case.cluster) for case in cases
@@ -557,7 +578,10 @@ def _variant_reasons(variant: Variant, before: Variant | None) -> list[str]:
         changed.append("parameters")
     if before.set != variant.set:
         changed.append("set")
-    return [f"variant {variant.name} changed: {', '.join(changed) or 'what it uses'}"]
+    told = [f"variant {variant.name} changed: {', '.join(changed) or 'what it uses'}"]
+    if before.steps and variant.steps:
+        told += [f"variant {variant.name}: {said}" for said in step_changes(before.steps, variant.steps)]
+    return told
 
 
 def _models(variant: Variant) -> str:

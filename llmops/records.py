@@ -107,6 +107,25 @@ class EmbeddingRequest(Record):
     dimensions: int | None = Field(default=None, ge=1)
 
 
+class HttpRequest(Record):
+    """What goes to a host that is no model: an operation of an API.
+
+    url: with its path encoded, without a query. secrets: by header, the variable whose value goes there, after a word
+    that stands for itself (`Bearer NAME`). allow: statuses that are an answer; none is 200 to 299.
+    is_repeatable: it may be sent twice and is carried out once. timeout_s: how long to wait; it decides no answer.
+    """
+
+    method: str
+    url: str
+    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    body: str | None = None
+    secrets: Mapping[str, str] = Field(default_factory=dict)
+    allow: tuple[int, ...] = ()
+    is_repeatable: bool = True
+    timeout_s: float = 30.0
+
+
 class Usage(Record):
     """Tokens of a call; `estimated` when the provider did not say and we counted for ourselves."""
 
@@ -125,6 +144,7 @@ class Status(StrEnum):
     CRASHED = "crashed"  # the chain itself failed: its template, function or inputs; again would not help
     ERROR = "error"  # the world failed; running again tries again
     UNKNOWN = "unknown"  # sent, and nobody knows what became of it
+    GUARDED = "guarded"  # a guard stopped the case
     SKIPPED = "skipped"
 
 
@@ -171,6 +191,29 @@ class Embeddings(Record):
     raw: bytes = b""
 
 
+class HttpReply(Record):
+    """What a host gave back. headers: those that say what it is, in lower case; it has no tokens, and costs nothing."""
+
+    http_status: int
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    text: str = ""
+    usage: Usage = Usage(input_tokens=0, output_tokens=0)
+    request_id: str | None = None
+    latency_s: float = Field(default=0.0, ge=0)
+    raw: bytes = b""
+
+
+AnyRequest = Request | EmbeddingRequest | HttpRequest
+AnyReply = Reply | Embeddings | HttpReply
+
+
+def reply_kind(fields: Mapping[str, Any]) -> type[AnyReply]:
+    """Return what kind of reply has these fields."""
+    if "vectors" in fields:
+        return Embeddings
+    return HttpReply if "http_status" in fields else Reply
+
+
 class ModelInfo(Record):
     """What a service says of a model. kind: `chat`, `embeddings`, ... in the service's own word; None is unsaid."""
 
@@ -201,12 +244,12 @@ class Call(Record):
     id: str
     model: str
     model_identity: str
-    request: Request | EmbeddingRequest
+    request: AnyRequest
     state: CallState
     attempts: int = 0
     n_unknown: int = 0
     upper_usd: float | None = None
-    reply: Reply | Embeddings | None = None
+    reply: AnyReply | None = None
     cost_usd: float | None = None
     error: ErrorInfo | None = None
     body: bytes | None = None
@@ -293,10 +336,44 @@ class Span(Record):
     tpot_s: float | None = None
     error: ErrorInfo | None = None
 
+    @property
+    def number(self) -> int | None:
+        """Of an item, sample or attempt among those of its parent, which its name ends in: `find[3]`."""
+        digits = self.name.rpartition("[")[2].removesuffix("]")
+        return int(digits) if self.name.endswith(f"[{digits}]") and digits.isdecimal() else None
+
     def given(self) -> dict[str, Any]:
         """Return what templates reach of it as STEP.NAME: its `output`, and the parts that its verb has."""
         names = STEP_PARTS.get(self.kind, ()) if isinstance(self.output, Mapping) else ()
         return {"output": self.output, **{name: self.output[name] for name in names if name in self.output}}
+
+
+ANEW = frozenset({"vote", "guard"})
+"""Verbs that carry out the same again and want another answer."""
+
+Repeat = int | tuple[int, ...]
+"""Which of several independent answers to one request is meant: the repeat, or it with the numbers of samples in it."""
+
+
+def sampled(repeat: Repeat, number: int) -> Repeat:
+    """Return the repeat of a sample; the first of all is that of who takes no samples, and paid for once with it."""
+    numbers = [*((repeat,) if isinstance(repeat, int) else repeat), number]
+    return numbers[0] if not any(numbers[1:]) else tuple(numbers)
+
+
+def repeat_of(span: Span, spans: Sequence[Span], repeat: int) -> Repeat:
+    """Return which answer a span asked for, by the samples that it stands in. spans: of its case, in their order."""
+    numbers: list[int] = []
+    by_index = {each.index: each for each in spans}
+    while span.parent is not None:
+        above = by_index[span.parent]
+        if above.kind in ANEW and span.number is not None:
+            numbers.insert(0, span.number)
+        span = above
+    found: Repeat = repeat
+    for number in numbers:
+        found = sampled(found, number)
+    return found
 
 
 class Output(Record):
@@ -440,6 +517,18 @@ class ModelVersion(Record):
     identity: str
 
 
+class StepVersion(Record):
+    """One step of a chain, resolved. reads: the steps whose outputs it reads.
+
+    parts: identity of each thing that determines its output beside these, by what people call it (`words`, `model`).
+    """
+
+    id: str
+    verb: Verb
+    reads: tuple[str, ...] = ()
+    parts: Mapping[str, str]
+
+
 class Variant(Record):
     """One thing tried in a run, resolved: the same identity means the same outputs.
 
@@ -447,6 +536,7 @@ class Variant(Record):
     definition_identity: of the prompt or chain with all it refers to. identity: with model, parameters, `set`.
     group: the cell of the matrix it stands in; comparisons stay within a group.
     prompts: identity of each prompt it uses, by name. response_format: of a prompt that declares one.
+    steps: of a chain, in the order of its file.
     """
 
     name: str
@@ -461,6 +551,7 @@ class Variant(Record):
     prompts: Mapping[str, str] = Field(default_factory=dict)
     response_format: Mapping[str, Any] | None = None
     is_baseline: bool = False
+    steps: tuple[StepVersion, ...] = ()
 
     @property
     def kind(self) -> Literal["prompt", "chain", "recorded"]:

@@ -35,6 +35,7 @@ from llmops.records import ErrorInfo, Output, Run, RunStatus, Span, Status
 from llmops.score import result_of, score_cell, sum_up_run, unjudged
 from llmops.steps import load_functions
 from llmops.steps.base import THREADS, Context, Halted, Place, Program, Trace
+from llmops.steps.http import refuse_secrets
 from llmops.stores.journal import Cell, Journal
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def _open_needed(
     needed = [plan.programs[name] for name, n in missing.items() if n]
     for program in needed:
         load_functions(program)
+    if settings.replay is None:
+        refuse_secrets(needed, settings.environment)
     asking: list[Program | BoundEvaluator] = [*needed, *evaluators]
     models = {name: version for each in asking for name, version in each.models.items()}
     return open_deployments(
@@ -223,7 +226,9 @@ async def carry_out_case(
 
 
 def _failed(cell_id: str, trace: Trace, now: datetime, status: Status, error: LlmopsError) -> Output:
-    steps = [span.name for span in trace.finished() if span.error is not None]
+    failed = [(span.name, span.error.message) for span in trace.finished() if span.error is not None]
+    # What failed and was lived with, such as an agent's tool, is not to blame.
+    steps = [name for name, message in failed if message == str(error)] or [name for name, _ in failed]
     info = ErrorInfo(
         kind=getattr(error, "kind", "step"), message=str(error), step=steps[-1] if steps else None
     )
@@ -262,6 +267,7 @@ async def run_once(
     Raises AccessError and UsageError as `run_experiment` does.
     """
     load_functions(program)
+    refuse_secrets([program], settings.environment)
     deployments = open_deployments(
         workspace, program.models, settings.environment, concurrency=settings.concurrency
     )

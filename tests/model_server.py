@@ -4,7 +4,8 @@ It speaks three protocols (OpenAI, Azure OpenAI by deployment, Azure inference) 
 information, answers by the request alone, so that a run can be repeated, keeps a ledger of what it received, and
 fails on demand: `[[fault:NAME]]` anywhere in the messages or inputs, `[[fault:NAME:2]]` for the first two requests
 of an idempotency key. NAME is one of FAULTS or an HTTP status. `[[say:TEXT]]` in the last message is answered so,
-`[[wait:MS]]` anywhere that much later. `script`, `outage` and `revoked` fail whatever is asked.
+`[[wait:MS]]` anywhere that much later. What `turns(...)` gives, in a message, scripts the conversation that follows:
+calls of tools or texts, one after the other. `script`, `outage` and `revoked` fail whatever is asked.
 
     with running_model_server(delay_ms=50) as server:      # in a thread of the test
     python tests/model_server.py --delay-ms 50 --ledger ledger.jsonl      # prints its base URL first
@@ -33,6 +34,7 @@ from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from aiohttp import web
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 MARKER = re.compile(r"\[\[fault:([a-z0-9_-]+)(?::(\d+))?\]\]")
 SAY = re.compile(r"\[\[say:(.*?)\]\]", re.DOTALL)
 WAIT = re.compile(r"\[\[wait:(\d+)\]\]")
+TURNS = re.compile(r"\[\[turns:([^\]]*)\]\]")
 LABELS = re.compile(r":\s*([A-Za-z][\w-]*(?:, [A-Za-z][\w-]*)+)")
 IDENTITY = "whoever-runs-this"
 MEGABYTE = b" " * 1_000_000
@@ -64,6 +67,14 @@ class Received:
     answered_at: float | None = None
     status: int | None = None
     usage: dict[str, int] | None = None
+
+
+def turns(*script: str | list[tuple[str, Any]]) -> str:
+    """Return the marker that scripts what is answered next: a text, or calls as (tool, input); the last one stays.
+
+    An input that is a text is sent as it is, JSON or not.
+    """
+    return f"[[turns:{quote(json.dumps(script), safe='')}]]"
 
 
 # --- what it answers --------------------------------------------------------------------------------------
@@ -103,20 +114,34 @@ def _images_of(messages: list[dict[str, Any]]) -> list[str]:
 
 def tool_calls(body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a call of each tool whose name the last message says, with arguments that fit; a tool's answer ends it."""
+    scripted = _scripted(body)
+    if scripted is not None:
+        n_before = sum(len(message.get("tool_calls") or ()) for message in body["messages"])
+        asked = [] if isinstance(scripted, str) else scripted
+        return [_call(n_before + place, *call) for place, call in enumerate(asked)]
     last = body["messages"][-1]
     functions = [tool["function"] for tool in body.get("tools", []) if last["role"] == "user"]
     named = [function for function in functions if function["name"] in _text_of(last)]
     return [
-        {
-            "id": f"call_{place}",
-            "type": "function",
-            "function": {
-                "name": function["name"],
-                "arguments": json.dumps(_filled(function["parameters"], f"{place}a")),
-            },
-        }
+        _call(place, function["name"], _filled(function["parameters"], f"{place}a"))
         for place, function in enumerate(named)
     ]
+
+
+def _call(number: int, name: str, given: Any) -> dict[str, Any]:
+    arguments = given if isinstance(given, str) else json.dumps(given)
+    return {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _scripted(body: dict[str, Any]) -> Any:
+    """Return the turn that comes next, by how often the model has spoken since the marker; None without one."""
+    messages = body["messages"]
+    for place, message in enumerate(messages):
+        if told := TURNS.search(_text_of(message)):
+            script = json.loads(unquote(told[1]))
+            n_said = sum(later["role"] == "assistant" for later in messages[place + 1 :])
+            return script[min(n_said, len(script) - 1)]
+    return None
 
 
 def _picked(labels: list[Any], text: str, digest: str) -> Any:
@@ -140,7 +165,8 @@ def _filled(schema: dict[str, Any], digest: str) -> Any:
 
 def whole_reply(body: dict[str, Any]) -> dict[str, Any]:
     """Return the completion, cut at max_tokens; a word counts as one token."""
-    words = re.findall(r"\s*\S+", reply_text(body))
+    scripted = _scripted(body)
+    words = re.findall(r"\s*\S+", scripted if isinstance(scripted, str) else reply_text(body))
     limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
     kept = words[:limit]
     sent = sum(len(_text_of(message).split()) for message in body["messages"])
@@ -586,6 +612,7 @@ class ModelServer:
         for root in ("/v1", "/openai"):
             app.router.add_get(f"{root}/chat/completions", self._list)
         app.router.add_get("/identity", self._token)
+        app.router.add_route("*", "/api/{tail:.*}", self._operation)
         return app
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -639,6 +666,24 @@ class ModelServer:
         if body.get("store"):
             self.stored.append({**reply, "metadata": body.get("metadata", {})})
         return dict(reply["usage"])
+
+    async def _operation(self, request: web.Request) -> web.StreamResponse:
+        """Answer as an API that tells what it was asked, spoilt as its query or body asks for."""
+        arrived_at = time.time()
+        text = (await request.read()).decode()
+        call_id = request.headers.get("Idempotency-Key", "")
+        fault = self._due(f"{request.query_string and dict(request.query)} {text}", call_id, _key_of(request))
+        asked = {"method": request.method, "path": request.raw_path.partition("?")[0], "text": text}
+        noted = self._noted(request, call_id, asked, fault, arrived_at)
+        told = {**asked, "query": [list(pair) for pair in request.query.items()]}
+        try:
+            made: dict[str, Edit] = {}
+            response = await self._answer(request, {}, fault, lambda _: told, made)
+            noted.status = response.status
+            return response
+        finally:
+            noted.answered_at = time.time()
+            self._write(noted)
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         """List the completions kept, by the metadata asked for."""

@@ -39,7 +39,7 @@ LAYERS = (
 )
 
 OUTSIDE: dict[str, str | tuple[str, ...]] = {
-    "aiohttp": ("models/lean.py", "models/azure_inference.py", "models/resolver.py"),
+    "aiohttp": ("models/http_client.py", "models/lean.py", "models/azure_inference.py", "models/resolver.py"),
     "openai": "models/openai_sdk.py",
     "azure": ("models/azure_inference.py", "models/entra.py"),  # the SDK, and who signs in for all of Azure
     "mlflow": "stores/mlflow/",

@@ -16,7 +16,7 @@ from llmops.cli import COMMANDS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-EXAMPLE = ("prompts", "chains", "datasets", "experiments", "llmops.yaml")
+EXAMPLE = ("prompts", "chains", "datasets", "experiments", "docs", "README.md", "llmops.yaml")
 CHANGING = re.compile(r"support_tickets-[0-9a-f]{8}|\d+\.\d+ s|\d+(?:,\d{3})* calls|\d+ reused")
 
 

@@ -35,12 +35,17 @@ from llmops.errors import (
 from llmops.models.hints import listening
 from llmops.models.tokens import estimate_request_tokens
 from llmops.records import (
+    AnyReply,
+    AnyRequest,
     Call,
     CallState,
     EmbeddingRequest,
     Embeddings,
     ErrorInfo,
+    HttpReply,
+    HttpRequest,
     Message,
+    Repeat,
     Reply,
     Request,
     Spent,
@@ -49,6 +54,7 @@ from llmops.records import (
 if TYPE_CHECKING:
     from llmops.call.limits import Turn
     from llmops.call.replay import Replay
+    from llmops.models.http import HttpHost
     from llmops.stores.journal import Journal
     from llmops.stores.writer import Writer
 
@@ -60,8 +66,8 @@ _BACKOFF_S = (0.5, 20.0)
 _DOWN = (AccessError, RateLimitError, ModelTimeoutError, UnavailableError, RecordingError)
 """After these a model's fallback is asked; what a model says of a request, the next would say too."""
 
-Asked = Request | EmbeddingRequest
-Said = Reply | Embeddings
+Asked = AnyRequest
+Said = AnyReply
 R = TypeVar("R", bound=Said)
 
 
@@ -126,7 +132,7 @@ class Caller:
         """Send nothing more; whoever would gets Stopping instead."""
         self._stopping = True
 
-    async def ask(self, model: str, request: Request, *, repeat: int = 0, fresh: int = 0) -> Answer[Reply]:
+    async def ask(self, model: str, request: Request, *, repeat: Repeat = 0, fresh: int = 0) -> Answer[Reply]:
         """Return the reply to a request, from the journal or from the model.
 
         repeat, fresh: part of the call's identity, so that repeats stay independent of one another.
@@ -136,7 +142,7 @@ class Caller:
         return cast(Answer[Reply], await self._answer(model, request, repeat, fresh))
 
     async def ask_first(
-        self, models: Sequence[str], request: Request, *, repeat: int = 0, fresh: int = 0
+        self, models: Sequence[str], request: Request, *, repeat: Repeat = 0, fresh: int = 0
     ) -> tuple[str, Answer[Reply]]:
         """Return the first of these models that answers, with its answer; the rest as in `ask`.
 
@@ -153,13 +159,19 @@ class Caller:
         raise down[0]
 
     async def embed(
-        self, model: str, request: EmbeddingRequest, *, repeat: int = 0, fresh: int = 0
+        self, model: str, request: EmbeddingRequest, *, repeat: Repeat = 0, fresh: int = 0
     ) -> Answer[Embeddings]:
         """Return the vectors of texts or images; the rest as in `ask`."""
         return cast(Answer[Embeddings], await self._answer(model, request, repeat, fresh))
 
+    async def fetch(
+        self, host: str, request: HttpRequest, *, repeat: Repeat = 0, fresh: int = 0
+    ) -> Answer[HttpReply]:
+        """Return what a host that is no model answers; the rest as in `ask`."""
+        return cast(Answer[HttpReply], await self._answer(host, request, repeat, fresh))
+
     async def _answer(
-        self, model: str, request: Asked, repeat: int, fresh: int, *, is_replaceable: bool = False
+        self, model: str, request: Asked, repeat: Repeat, fresh: int, *, is_replaceable: bool = False
     ) -> Answer[Any]:
         """Ask once for all who want the same at the same time."""
         deployment = self.deployments[model]
@@ -232,7 +244,7 @@ class Caller:
                 return await self._send_in_turn(deployment, tries)
             except ModelError as error:
                 is_last = patience.is_over(error, n_answered=deployment.n_answered, now=self.now())
-                policy = deployment.definition.on_unknown
+                policy = _policy(deployment, tries.call.request)
                 if is_unknown(error) and (policy == "fail" or (policy == "reconcile" and is_last)):
                     raise outcome_unknown(tries.call, error, policy) from error
                 if is_last or not tries.is_worth_another(error):
@@ -249,18 +261,19 @@ class Caller:
         Raises OutcomeUnknownError where it may not, or where nobody can say.
         """
         call, definition = tries.call, deployment.definition
-        if definition.on_unknown == "retry":
+        policy = _policy(deployment, call.request)
+        if policy == "retry":
             return None
         if self._stopping:
             raise Stopping("the run is ending")
-        if definition.on_unknown == "fail" or not isinstance(call.request, Request):
-            raise outcome_unknown(call, None, definition.on_unknown)
+        if policy == "fail" or not isinstance(call.request, Request):
+            raise outcome_unknown(call, None, policy)
         try:
             reply = await deployment.model.find(
                 call.request, call_id=call.id, timeout_s=definition.limits.timeout_s
             )
         except ModelError as error:
-            raise outcome_unknown(call, error, definition.on_unknown) from error
+            raise outcome_unknown(call, error, policy) from error
         if reply is not None:
             spent = tries.found(reply)
             self.budget.add(spent)
@@ -340,11 +353,23 @@ async def _sent(deployment: Deployment, call: Call) -> Said:
     model, timeout_s = deployment.model, deployment.definition.limits.timeout_s
     if isinstance(call.request, EmbeddingRequest):
         return await model.embed(call.request, call_id=call.id, timeout_s=timeout_s)
+    if isinstance(call.request, HttpRequest):
+        return await cast("HttpHost", model).fetch(call.request, call_id=call.id)
     return await model.complete(call.request, call_id=call.id, timeout_s=timeout_s)
 
 
-def call_identity(model_identity: str, request: Asked, repeat: int, fresh: int) -> str:
+def _policy(deployment: Deployment, request: Asked) -> str:
+    """Return what is done about a request of which nobody knows what became of it."""
+    if isinstance(request, HttpRequest):
+        return "retry" if request.is_repeatable else "fail"
+    return deployment.definition.on_unknown
+
+
+def call_identity(model_identity: str, request: Asked, repeat: Repeat, fresh: int) -> str:
     """Return the hash of all that determines a reply, under which the call is paid for once."""
+    if isinstance(request, HttpRequest):
+        operation = request.model_dump(mode="json", exclude_defaults=True, exclude={"timeout_s"})
+        return identity_of([model_identity, ["http", operation], repeat, fresh])
     if isinstance(request, EmbeddingRequest):
         asked: list[Any] = ["embeddings", request.model_dump(mode="json", exclude_none=True)]
         return identity_of([model_identity, asked, repeat, fresh])

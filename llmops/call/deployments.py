@@ -25,7 +25,8 @@ from llmops.errors import (
 from llmops.models import open_model
 from llmops.models.absent import AbsentModel
 from llmops.models.base import Model
-from llmops.records import EmbeddingRequest, ModelVersion, Request, Usage
+from llmops.models.http import HOST, HttpHost, host_definition
+from llmops.records import AnyRequest, ModelVersion, Request, Usage
 
 SAME_REFUSALS = 3
 """So many requests refused with the same words, and none answered: the parameters are wrong, not the cases."""
@@ -57,9 +58,9 @@ class Deployment:
         """US dollars for a million tokens; None when unknown."""
         return self.definition.pricing()
 
-    def tokens_at_most(self, request: Request | EmbeddingRequest, tokens: int) -> int:
+    def tokens_at_most(self, request: AnyRequest, tokens: int) -> int:
         """Return what a request of so many tokens uses with its reply; where `max_tokens` is unsaid, by the longest."""
-        if isinstance(request, EmbeddingRequest):
+        if not isinstance(request, Request):
             return tokens
         return tokens + int(
             request.parameters.get("max_tokens") or self.longest_output or UNSAID_OUTPUT_TOKENS
@@ -119,11 +120,18 @@ def open_deployments(
     deployments: dict[str, Deployment] = {}
     problems: list[str] = []
     for name, version in versions.items():
-        definition = _with_concurrency(workspace.model(name), concurrency)
+        is_host = version.provider == HOST
+        limits = workspace.today.project.hosts
+        declared = host_definition(version, limits) if is_host else workspace.model(name)
+        definition = _with_concurrency(declared, concurrency)
         model: Model
         try:
-            is_absent = replaying and is_replayed(version)
-            model = AbsentModel(name) if is_absent else open_model(name, definition, environment)
+            if replaying and is_replayed(version):
+                model = AbsentModel(name)
+            elif is_host:
+                model = HttpHost(name, definition, environment)
+            else:
+                model = open_model(name, definition, environment)
         except UsageError as error:
             problems.append(str(error))
             continue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llmops.definitions.project import Price
 from llmops.errors import BudgetError
 from llmops.models.tokens import estimate_request_tokens, estimate_tokens
-from llmops.records import EmbeddingRequest, Embeddings, Reply, Request, Run, Spent, Usage
+from llmops.records import AnyReply, AnyRequest, Reply, Request, Run, Spent, Usage
 
 if TYPE_CHECKING:
     from llmops.definitions.experiment import Budget as BudgetDefinition
@@ -86,7 +86,7 @@ def cost_of(usage: Usage | None, price: Price | None) -> float | None:
     return (usage.input_tokens * price.input_per_mtok + usage.output_tokens * price.output_per_mtok) / 1e6
 
 
-def upper_cost(request: Request | EmbeddingRequest, tokens: int, price: Price | None) -> float:
+def upper_cost(request: AnyRequest, tokens: int, price: Price | None) -> float:
     """Return what a request costs at most: twice the estimated input, and all the output it may give."""
     if price is None:
         return 0.0
@@ -96,7 +96,7 @@ def upper_cost(request: Request | EmbeddingRequest, tokens: int, price: Price | 
     return (2 * tokens * price.input_per_mtok + output * price.output_per_mtok) / 1e6
 
 
-def estimated_usage(request: Request | EmbeddingRequest, reply: Reply | Embeddings) -> Usage:
+def estimated_usage(request: AnyRequest, reply: AnyReply) -> Usage:
     """Return the tokens of a call by our own count, for a service that gives none."""
     said = 0
     if isinstance(reply, Reply):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmops.call.caller import call_identity
 from llmops.call.deployments import is_replayed
-from llmops.records import CallState, ModelVersion, Row, Run, RunStatus
+from llmops.records import CallState, ModelVersion, Repeat, Row, Run, RunStatus, repeat_of
 from llmops.stores.recordings import Recording, Recordings
 
 if TYPE_CHECKING:
@@ -36,18 +36,18 @@ def record_run(journal: Journal, run: Run, before: Callable[[], Recordings], sho
     for row in journal.rows(run.id):
         spans = row.output.spans if row.output is not None else ()
         n_failed += sum(span.call_id is None and span.model in names for span in spans)
-        for call_id in _call_ids(row):
+        for call_id, repeat in _call_ids(row):
             call = journal.find_call(call_id)
             if call is None or call.state is not CallState.ANSWERED or call.reply is None:
                 continue
             if call.model_identity in asked:
                 # As number 0, whatever `--fresh` made of it: where it is replayed nothing has run before.
-                key = call_identity(call.model_identity, call.request, row.repeat, 0)
+                key = call_identity(call.model_identity, call.request, repeat, 0)
                 recording = Recording(
                     key,
                     asked[call.model_identity].name,
                     call.model_identity,
-                    row.repeat,
+                    repeat,
                     call.request,
                     call.reply,
                 )
@@ -62,8 +62,11 @@ def _models(run: Run) -> Iterator[ModelVersion]:
         yield from evaluator.models
 
 
-def _call_ids(row: Row) -> Iterator[str]:
-    if row.output is not None:
-        yield from (span.call_id for span in row.output.spans if span.call_id is not None)
+def _call_ids(row: Row) -> Iterator[tuple[str, Repeat]]:
+    """Yield the calls of a cell, with which answer each asked for."""
+    spans = row.output.spans if row.output is not None else ()
+    for span in spans:
+        if span.call_id is not None:
+            yield span.call_id, repeat_of(span, spans, row.repeat)
     for score in row.scores:
-        yield from score.call_ids
+        yield from ((call_id, row.repeat) for call_id in score.call_ids)

@@ -12,7 +12,7 @@ from typing import Any
 from llmops.call.money import cost_of
 from llmops.definitions.project import Price
 from llmops.errors import ModelError, ModelTimeoutError, OutcomeUnknownError, ReplyError
-from llmops.records import Call, CallState, Embeddings, Reply, Spent
+from llmops.records import AnyReply, Call, CallState, HttpRequest, Reply, Spent
 
 
 def is_unknown(error: ModelError) -> bool:
@@ -57,7 +57,7 @@ class Tries:
             return CallState.UNKNOWN
         return CallState.FAILED if self.n_sent else CallState.PLANNED
 
-    def answered(self, reply: Reply | Embeddings) -> Spent:
+    def answered(self, reply: AnyReply) -> Spent:
         """Return what a request came to that was answered."""
         return self._sent(**self._charged(reply))
 
@@ -123,7 +123,7 @@ class Tries:
     def _sent(self, **more: Any) -> Spent:
         return Spent(n_calls=1, n_retried=int(self.n_sent > 0), n_repeated=int(self.in_doubt), **more)
 
-    def _charged(self, reply: Reply | Embeddings) -> dict[str, Any]:
+    def _charged(self, reply: AnyReply) -> dict[str, Any]:
         cost = cost_of(reply.usage, self.price)
         return {"usd": self.upper_usd if cost is None else cost, "n_unpriced": int(cost is None)}
 
@@ -138,6 +138,8 @@ def outcome_unknown(call: Call, error: ModelError | None, policy: str) -> Outcom
     """Return the error for a call that may have been carried out. error: why nothing more is known."""
     why = f": {error}" if error else ""
     wanted = "" if policy == "reconcile" else "; on_unknown: retry sends it again"
+    if isinstance(call.request, HttpRequest):
+        wanted = "; `idempotent: true` sends it again, where the service honours Idempotency-Key"
     return OutcomeUnknownError(
         f"model {call.model!r}: a request may have been carried out and billed, and is not sent again{why}{wanted}",
         model=call.model,

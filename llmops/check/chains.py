@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
+from llmops.check.agents import agent_findings, tool_findings
+from llmops.check.guards import guard_findings
 from llmops.check.indexes import retrieve_findings
 from llmops.check.models import program_findings
-from llmops.definitions.chain import Chain, Use
+from llmops.definitions.chain import Branch, Chain, Tool, Use
 from llmops.definitions.documents import Document, Location
 from llmops.definitions.expressions import chain_findings
 from llmops.definitions.reference import Kind
@@ -25,12 +27,7 @@ def check_chain(workspace: Workspace, name: str) -> list[Finding]:
     found = chain_findings(chain, document)
     is_wired = not found
     for index, step in enumerate(chain.steps):
-        try:
-            found += _use_findings(workspace, document, ("steps", index), step, chain)
-        except DefinitionError as error:
-            found += error.findings
-        except LlmopsError as error:
-            found.append(document.finding(("steps", index, step.verb), str(error)))
+        found += _caught_findings(workspace, document, ("steps", index), step, chain)
     if is_wired:
         try:
             workspace.identity("chain", name)  # refuses chains that use one another in a circle
@@ -42,26 +39,58 @@ def check_chain(workspace: Workspace, name: str) -> list[Finding]:
     return found
 
 
+def _caught_findings(
+    workspace: Workspace, document: Document, place: Location, use: Use, chain: Chain
+) -> list[Finding]:
+    """Return the same as `_use_findings`, what it raises as a finding at the verb."""
+    try:
+        return _use_findings(workspace, document, place, use, chain)
+    except DefinitionError as error:
+        return list(error.findings)
+    except LlmopsError as error:
+        return [document.finding((*place, use.verb), str(error))]
+
+
 def _use_findings(
     workspace: Workspace, document: Document, place: Location, use: Use, chain: Chain
 ) -> list[Finding]:
     """Return what is wrong with what a step uses, the verbs inside it included. place: where the use stands."""
+    found = tool_findings(workspace, document, place, use) if isinstance(use, Tool) else []
     if use.retrieve is not None:
-        return retrieve_findings(workspace, document, place, use.retrieve)
+        return found + retrieve_findings(workspace, document, place, use.retrieve)
     if use.body is not None:
-        return [
-            finding
-            for inner in use.body.uses()
-            for finding in _use_findings(workspace, document, (*place, use.verb, inner.key), inner.use, chain)
-        ]
+        if use.guard is not None:
+            found += guard_findings(workspace, document, (*place, "guard"), use.guard)
+        if use.branch is not None:
+            found += _condition_findings(document, (*place, "branch"), use.branch)
+        for inner in use.body.uses():
+            at = (*place, use.verb, *inner.place)
+            found += _caught_findings(workspace, document, at, inner.use, chain)
+        return found + (agent_findings(workspace, document, place, use) if use.agent and not found else [])
+    if isinstance(use, Tool) and use.python is not None:
+        return found  # what it takes is in its description
     if use.python is not None:
         node = workspace.code.function_node(use.python)
         return [] if node.decorator_list else list(_function_findings(document, place, use, node.args))
     kind: Kind = "prompt" if use.prompt is not None else "chain"
     resolved = workspace.resolve(kind, use.target)
     used: InputTypes = getattr(resolved.workspace, kind)(resolved.name).inputs
-    found = list(_given_findings(document, place, use, used, chain))
+    if not isinstance(use, Tool):
+        found += _given_findings(document, place, use, used, chain)
     return found + _override_findings(workspace, document, place, use, resolved)
+
+
+def _condition_findings(document: Document, place: Location, branch: Branch) -> Iterator[Finding]:
+    for index, arm in enumerate(branch.when):
+        at = (*place, "when", index, "if")
+        try:
+            template = parse_template(arm.condition)
+        except TemplateError:
+            continue  # told where the template is read
+        if not template.is_expression:
+            yield document.finding(at, "a condition is one expression, as in {{ score.output > 3 }}")
+        elif not template.variables:
+            yield document.finding(at, "this condition looks at nothing of the case, and is always the same")
 
 
 def _override_findings(

@@ -17,7 +17,7 @@ from llmops.definitions.base import canonical, short
 from llmops.definitions.prompt import ExamplesBlock, Prompt
 from llmops.definitions.workspace import Workspace
 from llmops.errors import LlmopsError, UsageError
-from llmops.records import EmbeddingRequest
+from llmops.records import Request
 
 if TYPE_CHECKING:
     from llmops.records import Comparison, Run, Variant
@@ -174,6 +174,6 @@ def _calls(journal: Journal, used: _Used) -> Iterator[tuple[str, str]]:
 
 def _sent_lines(journal: Journal, call_id: str) -> list[str]:
     call = journal.find_call(call_id)
-    if call is None or isinstance(call.request, EmbeddingRequest):
+    if call is None or not isinstance(call.request, Request):
         return []
     return [line for message in call.request.messages for line in _under(message.role, message.text)]

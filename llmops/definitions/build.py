@@ -152,6 +152,8 @@ def _is_model(annotation: object) -> TypeGuard[type[BaseModel]]:
 
 def _annotation_inside(annotation: object, item: str | int) -> object:
     if _is_model(annotation):
+        if not annotation.__pydantic_fields_complete__:  # it names a model that stands below it in its file
+            annotation.model_rebuild()
         fields = annotation.model_fields.items()
         return next((f.annotation for name, f in fields if item in (name, f.alias)), None)
     arguments = get_args(annotation)

@@ -6,7 +6,9 @@ The one file that meets RE2, which has neither look-around nor backreferences an
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 _QUOTED = 80
 _LINEAR = "patterns run in linear time (RE2), which has none"
@@ -40,6 +42,15 @@ def compile_pattern(pattern: str, *, ignore_case: bool = False) -> Any:
         raise ValueError(_reason(pattern, said.decode() if isinstance(said, bytes) else said)) from error
     except UnicodeEncodeError as error:
         raise ValueError(f"pattern {_quoted(pattern)} is no valid Unicode text") from error
+
+
+def _checked(pattern: str) -> str:
+    compile_pattern(pattern)
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_checked)]
+"""A pattern in a definition, which is known to compile."""
 
 
 def encodable(text: str) -> str:

@@ -138,7 +138,10 @@ class Promotion(Definition):
 
 
 class Project(Definition):
-    """What `llmops.yaml` says; a project without the file has the embedded model and local stores."""
+    """What `llmops.yaml` says; a project without the file has the embedded model and local stores.
+
+    hosts: what may be asked of those that `http` steps ask.
+    """
 
     models: dict[Name, ModelDefinition] = Field(
         default_factory=lambda: {"default": ModelDefinition(provider="embedded")}
@@ -146,6 +149,7 @@ class Project(Definition):
     tracking: Tracking = Field(default_factory=Tracking)
     store: Store = Field(default_factory=Store)
     promotion: Promotion = Field(default_factory=Promotion)
+    hosts: dict[str, Limits] = Field(default_factory=dict)
 
     def in_turn(self, model: str) -> list[str]:
         """Return the names of a model and its fallbacks in the order they are asked, each once."""

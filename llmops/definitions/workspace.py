@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -20,7 +20,7 @@ from llmops.definitions.chain import Chain, Use
 from llmops.definitions.code import Code
 from llmops.definitions.dataset import Dataset, DatasetDefinition, read_cases
 from llmops.definitions.documents import BOM, Document
-from llmops.definitions.experiment import Experiment
+from llmops.definitions.experiment import EvaluatorUse, Experiment
 from llmops.definitions.expressions import chain_findings, experiment_findings, prompt_findings
 from llmops.definitions.flat_files import SUFFIXES
 from llmops.definitions.index import Index, Source, folder_of, matches
@@ -410,7 +410,8 @@ class Workspace:
             index = self.resolve("index", use.retrieve.index)
             return index.workspace.identity("index", index.name)
         if use.body is not None:
-            return identity_of([self.step_identity(inner.use) for inner in use.body.uses()])
+            inside = [self.step_identity(inner.use) for inner in use.body.uses()]
+            return identity_of(inside + ([] if use.guard is None else self._judged_by(use.guard.evaluators)))
         if use.python is not None:
             return self.code.identity(use.python.partition(":")[0])
         kind: Kind = "prompt" if use.prompt is not None else "chain"
@@ -419,6 +420,17 @@ class Workspace:
         if found.release is None:
             return identity
         return identity_of([identity, found.release.model, found.release.parameters])
+
+    def _judged_by(self, evaluators: Sequence[EvaluatorUse]) -> list[str]:
+        """Return the identities of the functions and prompts that evaluators name."""
+        found = []
+        for use in evaluators:
+            if use.kind == "python":
+                found.append(self.code.identity(str(use.options.get("function", "")).partition(":")[0]))
+            elif prompt := use.options.get("prompt"):
+                resolved = self.resolve("prompt", str(prompt))
+                found.append(resolved.workspace.identity("prompt", resolved.name))
+        return found
 
     def __repr__(self) -> str:
         return f"Workspace({self.tree.label})"

@@ -22,6 +22,7 @@ EVALUATORS: Mapping[str, str] = {
     "json_schema": "llmops.evaluators.json_checks:JsonSchema",
     "json_valid": "llmops.evaluators.json_checks:JsonValid",
     "judge": "llmops.evaluators.judge:Judge",
+    "length": "llmops.evaluators.length:Length",
     "number": "llmops.evaluators.number:Number",
     "python": "llmops.evaluators.python:PythonEvaluator",
     "regex": "llmops.evaluators.regex:Regex",

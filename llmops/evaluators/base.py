@@ -16,6 +16,7 @@ from llmops.records import (
     Embeddings,
     Figure,
     ModelVersion,
+    Repeat,
     Reply,
     Request,
     Span,
@@ -71,7 +72,7 @@ class Asking:
     """
 
     caller: Caller
-    repeat: int = 0
+    repeat: Repeat = 0
     fresh: int = 0
 
     async def ask(self, model: str, request: Request) -> Answer[Reply]:

@@ -117,9 +117,10 @@ class BoundEvaluator:
             if output.valid is not False:
                 raise
             return await self._worst(case, f"outside its declared format: {error}")
-        return self._score(await self._judged(subject, asking))
+        return self._score(await self.judge(subject, asking))
 
-    async def _judged(self, subject: Subject, asking: Asking | None) -> Judgement:
+    async def judge(self, subject: Subject, asking: Asking | None) -> Judgement:
+        """Return the judgement as the evaluator gives it; raises as that does."""
         if self.asking is None:
             return await cast(Evaluator, self.evaluator).judge(subject)
         if asking is None:
@@ -207,7 +208,7 @@ def bind_evaluators(workspace: Workspace, experiment_name: str) -> tuple[BoundEv
     findings: list[Finding] = []
     for index, use in enumerate(experiment.evaluators):
         try:
-            evaluators.append(_open(workspace, use))
+            evaluators.append(open_bound(workspace, use))
         except ValidationError as error:
             for problem in error.errors():
                 place = ("evaluators", index, use.kind, *problem["loc"])
@@ -222,7 +223,11 @@ def bind_evaluators(workspace: Workspace, experiment_name: str) -> tuple[BoundEv
     return tuple(evaluators)
 
 
-def _open(workspace: Workspace, use: EvaluatorUse) -> BoundEvaluator:
+def open_bound(workspace: Workspace, use: EvaluatorUse) -> BoundEvaluator:
+    """Return an evaluator ready to score; `python` imports the project's own code.
+
+    Raises ValidationError for options that do not fit, and what resolving and opening raise.
+    """
     evaluator: Evaluator | AskingEvaluator
     function = source = None
     if use.kind == "python":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmops.errors import RecordingError
+from llmops.errors import ModelError, RecordingError
 from llmops.models.base import Ability
 from llmops.records import EmbeddingRequest, Embeddings, ModelInfo, Reply, Request
 
@@ -37,5 +37,5 @@ class AbsentModel:
     async def close(self) -> None:
         """Do nothing: nothing was opened."""
 
-    def _refusal(self) -> RecordingError:
+    def _refusal(self) -> ModelError:
         return RecordingError(f"model {self._name!r} is not asked in a replay", model=self._name, sent=False)

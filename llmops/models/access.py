@@ -70,7 +70,7 @@ def resolve_access(
         _refuse_stranger(name, definition.api_key_env or "", address, vouched, environment)
     elif by_token:
         _refuse_stranger(name, ENTRA, address, vouched, environment)
-    proxy = _proxy(name, address, environment)
+    proxy = proxy_of(name, address, environment)
     return Access(name, endpoint.rstrip("/"), place, key, by_token, proxy)
 
 
@@ -125,7 +125,7 @@ def _refuse_stranger(
         raise UsageError(f"model {name!r} would send {what} without encryption; use https")
 
 
-def _proxy(name: str, address: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
+def proxy_of(name: str, address: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
     """Return the proxy that the environment names for the address; never one for this machine itself."""
     variables = (f"{address['scheme']}_proxy", "all_proxy")
     found = [environment.get(spelled) for each in variables for spelled in (each, each.upper())]
@@ -134,7 +134,7 @@ def _proxy(name: str, address: Mapping[str, str], environment: Mapping[str, str]
     if proxy is None or is_loopback(address["host"]) or _stands_in(address["host"], direct):
         return None
     if not proxy.startswith(("http://", "https://")):
-        raise UsageError(f"model {name!r}: the proxy that the environment names is not an http(s) address")
+        raise UsageError(f"{name}: the proxy that the environment names is not an http(s) address")
     register_address(proxy)
     return proxy
 

@@ -11,20 +11,20 @@ import json
 import math
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from llmops.models import objects, reading
+from llmops.models import acting, objects, reading
 from llmops.models.abilities import refuse_unable
 from llmops.models.base import Ability, abilities_for
 from llmops.models.tokens import (
     cut_to_tokens,
-    estimate_input_tokens,
     estimate_request_tokens,
     estimate_tokens,
 )
-from llmops.records import Embeddings, ModelInfo, Reply, Status, Usage
+from llmops.records import Embeddings, ModelInfo, Reply, Status, ToolCall, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,13 +59,15 @@ class EmbeddedModel:
       asked for; then, with example turns, the answer of the nearest, equal answers voting together;
     - else the sentence that is nearest to the instructions, if they say what to find, or the most central.
 
+    With tools it first calls those that fit, each once, as `acting.py` says, and answers from what they say.
+
     Instructions are the system messages; where they give a task, nothing in a user's text is obeyed.
     Deterministic, but for `temperature` above 0: noise on the scores, from `seed` if given, else from the
     call's id. `top_p` and `reasoning_effort` are taken and change nothing.
     """
 
     version = "embedded@1"
-    abilities = frozenset({Ability.CHAT, Ability.SCHEMA, Ability.EMBEDDINGS, Ability.INFO})
+    abilities = frozenset({Ability.CHAT, Ability.SCHEMA, Ability.TOOLS, Ability.EMBEDDINGS, Ability.INFO})
     settings = frozenset({"model"})
     parameters = frozenset({"temperature", "top_p", "max_tokens", "seed", "stop", "reasoning_effort"})
 
@@ -79,17 +81,24 @@ class EmbeddedModel:
     async def complete(self, request: Request, *, call_id: str, timeout_s: float) -> Reply:  # noqa: ARG002
         """Return the answer at once: nothing is waited for, so no timeout can pass.
 
-        Raises RequestError for images and tools, which are beyond it.
+        Raises RequestError for images, which are beyond it.
         """
         self._refuse_unable(request)
         started = time.perf_counter()
-        asked = reading.read_messages(request.messages)
-        said = self._answer(asked, request.response_format, _noise(request.parameters, asked.text, call_id))
+        if Ability.TOOLS in abilities_for(request):
+            calls, said = self._act(request, call_id)
+            if calls:
+                return self._calling(request, calls, started)
+        else:
+            asked = reading.read_messages(request.messages)
+            said = self._answer(
+                asked, request.response_format, _noise(request.parameters, asked.text, call_id)
+            )
         said = _before_stop(said, request.parameters.get("stop"))
         limit = request.parameters.get("max_tokens")
         text = said if limit is None else cut_to_tokens(said, limit)
         usage = Usage(
-            input_tokens=estimate_input_tokens(request.messages),
+            input_tokens=estimate_request_tokens(request),
             output_tokens=estimate_tokens(text),
             estimated=True,
         )
@@ -137,6 +146,49 @@ class EmbeddedModel:
         """Forget the answers kept; there is no connection to close."""
         self._listed.cache_clear()
         self._described.cache_clear()
+
+    def _act(self, request: Request, call_id: str) -> tuple[tuple[ToolCall, ...], str]:
+        """Return the tools to call now, or the answer from what they have said."""
+        situation = acting.read_situation(request.messages)
+        asked = reading.read_messages([message for message in situation.before if message.role != "tool"])
+        noise = _noise(request.parameters, situation.question, call_id)
+        asked = replace(asked, text=situation.question)
+
+        def rank(texts: Sequence[str], text: str) -> list[str]:
+            return _by_likeness(texts, text, noise)
+
+        source = replace(self._source(asked, noise), quote=lambda _: [situation.question])
+        chosen = acting.choose(request, situation, rank, source)
+        if chosen:
+            # Numbered on from what was asked before, so that every id of a conversation is its own.
+            first = sum(len(message.tool_calls) for message in request.messages)
+            calls = (
+                ToolCall(
+                    id=f"call_{first + place}", name=name, arguments=json.dumps(given, ensure_ascii=False)
+                )
+                for place, (name, given) in enumerate(chosen)
+            )
+            return tuple(calls), ""
+        said = acting.answer_from(situation)
+        if request.response_format is not None:
+            said = self._answer(replace(asked, text=said), request.response_format, noise)
+        return (), said
+
+    def _calling(self, request: Request, calls: tuple[ToolCall, ...], started: float) -> Reply:
+        usage = Usage(
+            input_tokens=estimate_request_tokens(request),
+            output_tokens=sum(estimate_tokens(call.name) + estimate_tokens(call.arguments) for call in calls),
+            estimated=True,
+        )
+        return Reply(
+            text="",
+            finish_reason="tool_calls",
+            tool_calls=calls,
+            model=self.version,
+            usage=usage,
+            latency_s=time.perf_counter() - started,
+            raw=json.dumps({"tool_calls": [call.model_dump() for call in calls]}).encode(),
+        )
 
     def _answer(self, asked: Reading, schema: Mapping[str, Any] | None, noise: Noise) -> str:
         allowed = _allowed(schema or {})

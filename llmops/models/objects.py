@@ -77,7 +77,7 @@ def _found(schema: Mapping[str, Any], source: Source, hint: str, kind: str) -> f
         sentences = source.quote(hint)
         return _string(schema, sentences[0]) if sentences else _nothing(schema, _string(schema, ""))
     whole = kind == "integer"
-    number = _number(source.text, hint)
+    number = number_near(source.text, hint)
     if number is None:
         return _nothing(schema, _bounded(schema, 0, whole=whole))
     return _bounded(schema, number, whole=whole)
@@ -169,7 +169,7 @@ def _string(schema: Mapping[str, Any], sentence: str) -> str:
     return sentence[: schema.get("maxLength")].ljust(schema.get("minLength", 0), ".")
 
 
-def _number(text: str, hint: str) -> float | None:
+def number_near(text: str, hint: str) -> float | None:
     """Return the number of a text nearest to a word of the hint, the first one where no word occurs."""
     places = _mentions(hint, text) or [0]
     found = [

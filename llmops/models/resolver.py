@@ -7,7 +7,7 @@ import socket
 from aiohttp import ThreadedResolver
 from aiohttp.abc import ResolveResult
 
-from llmops.addresses import refuse_forbidden
+from llmops.addresses import refuse_forbidden, refuse_private
 
 
 class CheckedResolver(ThreadedResolver):
@@ -19,4 +19,16 @@ class CheckedResolver(ThreadedResolver):
         """Return the addresses of a name; ForbiddenAddressError when one of them is forbidden."""
         found = await super().resolve(host, port, family)
         refuse_forbidden(host, [each["host"] for each in found])
+        return found
+
+
+class PublicResolver(CheckedResolver):
+    """As above, and refuses whatever is not of the public internet."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name; ForbiddenAddressError when one of them is forbidden or private."""
+        found = await super().resolve(host, port, family)
+        refuse_private(host, [each["host"] for each in found])
         return found

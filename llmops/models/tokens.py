@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmops.records import EmbeddingRequest, ImagePart, Request
+from llmops.records import EmbeddingRequest, HttpRequest, ImagePart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llmops.records import Message
+    from llmops.records import AnyRequest, Message
 
 BYTES_A_TOKEN = 4
 TOKENS_A_WORD_TENTHS = 13
@@ -44,8 +44,10 @@ def _message_tokens(message: Message) -> int:
     return estimate_tokens(message.text) + images + asked + MESSAGE_TOKENS
 
 
-def estimate_request_tokens(request: Request | EmbeddingRequest) -> int:
-    """Return about how many tokens go to a model with a request, its tools included."""
+def estimate_request_tokens(request: AnyRequest) -> int:
+    """Return about how many tokens go to a model with a request, its tools included; to a host that is none, none."""
+    if isinstance(request, HttpRequest):
+        return 0
     if isinstance(request, EmbeddingRequest):
         return sum(
             IMAGE_TOKENS if isinstance(each, ImagePart) else estimate_tokens(each) for each in request.inputs

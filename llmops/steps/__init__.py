@@ -10,20 +10,34 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmops.definitions.base import identity_of
-from llmops.definitions.chain import Chain, Retrieve, Use
+from llmops.definitions.chain import Agent, Chain, Guard, Retrieve, Use, Vote, wiring
 from llmops.definitions.dataset import Case
+from llmops.definitions.experiment import EvaluatorUse
 from llmops.definitions.prompt import ExamplesBlock, Parameters, Prompt
 from llmops.definitions.reference import Kind
+from llmops.definitions.tools import describe_tool
 from llmops.definitions.workspace import Resolved, Workspace
 from llmops.errors import UsageError, nearest
-from llmops.models import model_version
+from llmops.evaluators.bound import open_bound
+from llmops.models import model_class, model_version
+from llmops.models.base import Ability
+from llmops.models.http import HOST
 from llmops.render import Renderer
+from llmops.steps.agent import AgentProgram, open_agent
 from llmops.steps.base import Bound, Program
+from llmops.steps.branch import open_branch
 from llmops.steps.chain import ChainProgram
+from llmops.steps.guard import Condition, GuardProgram, open_guard
+from llmops.steps.http import open_http
 from llmops.steps.mapping import open_map
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.python import PythonProgram
 from llmops.steps.retrieve import RetrieveProgram, open_retrieve
+from llmops.steps.tool import AgentTool
+from llmops.steps.vote import open_vote
+
+AGENT_SETTINGS = ("mode", "max_steps", "max_tokens", "max_s", "max_usd", "on_limit")
+"""What `set` reaches of an agent itself, by these names."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,14 @@ class Overrides:
             {**below.parameters, **self.parameters},
             {**below.paths, **self.paths},
         )
+
+
+class SettingError(UsageError):
+    """A setting of an agent that its models cannot keep. key: of the agent."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def open_program(resolved: Resolved, overrides: Overrides, *, seed: int) -> Program:
@@ -72,6 +94,7 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
     meaning = {key: value for key, value in prompt.meaning().items() if key not in {"model", "parameters"}}
     if shown is None:
         meaning["messages"] = [message for message in meaning["messages"] if "examples" not in message]
+    words = {"prompt": meaning, "examples": shown, "seed": drawn}
     return PromptProgram(
         name=name,
         renderer=Renderer(prompt, pool, seed=seed),
@@ -80,15 +103,14 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
         parameters=parameters,
         identity=identity_of(
             {
-                "prompt": meaning,
-                "examples": shown,
-                "seed": drawn,
+                **words,
                 "model": version.identity,
                 "with": parameters,
                 **({"fallbacks": [each.identity for each in fallbacks]} if fallbacks else {}),
             }
         ),
         prompts={name: workspace.identity("prompt", name)},
+        words=identity_of(words),
     )
 
 
@@ -138,6 +160,11 @@ def _checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         key = ".".join(map(str, problem["loc"]))
         hint = nearest(key, Parameters.model_fields)
         raise UsageError(f"parameter {key!r}: {hint or problem['msg']}") from error
+
+
+def open_use(workspace: Workspace, use: Use, name: str, *, seed: int) -> Program:
+    """Return what one step carries out, without what a variant may change; raises as `open_program` does."""
+    return _bound(workspace, use, Overrides(), {}, seed, name).program
 
 
 def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: int) -> ChainProgram:
@@ -190,15 +217,102 @@ def _bound(
     """Return what a step carries out. paths: what `set` says of it. name: how errors call it."""
     if use.python is not None:
         return Bound(use, _python_program(workspace, use, paths, name))
-    if use.map is not None:
-        inner = _bound(workspace, use.map.do, inherited, paths, seed, name)
-        return Bound(use, open_map(use.map, inner))
+    if use.agent is not None:
+        return Bound(use, _agent_program(workspace, use, inherited, paths, seed, name))
     if use.retrieve is not None:
         return _retrieving(workspace, use, use.retrieve, paths, name)
-    kind: Kind = "prompt" if use.prompt is not None else "chain"
+    if use.http is not None:
+        _refuse_paths(paths, name, "an http")
+        return Bound(use, open_http(use.http))
     own = Overrides(use.model, use.parameters.given(), use.set)
+    if use.body is not None:
+        below = Overrides(own.model, own.parameters).over(inherited)
+        return Bound(use, _holding(workspace, use, below, {**own.paths, **paths}, seed, name))
+    kind: Kind = "prompt" if use.prompt is not None else "chain"
     overrides = Overrides(paths=paths).over(own.over(inherited))
     return Bound(use, open_program(workspace.resolve(kind, use.target), overrides, seed=seed))
+
+
+def _agent_program(
+    workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
+) -> AgentProgram:
+    """Return an agent. What is said of its step is for its prompt and limits; `tools.NAME.KEY` reaches a tool's own."""
+    assert use.agent is not None  # noqa: S101 - the caller has asked
+    own = Overrides(use.model, use.parameters.given(), use.set)
+    said = Overrides(paths=paths).over(own.over(inherited))
+    agent, for_prompt, for_tools = _changed_agent(use.agent, name, said.paths)
+    prompt = open_program(
+        workspace.resolve("prompt", agent.prompt),
+        Overrides(said.model, said.parameters, for_prompt),
+        seed=seed,
+    )
+    assert isinstance(prompt, PromptProgram)  # noqa: S101 - a prompt was asked for
+    tools: list[AgentTool] = []
+    for tool in agent.tools:
+        spec = describe_tool(workspace, tool)
+        if spec.problems:
+            raise UsageError(f"{name}: {spec.problems[0].message}")
+        bound = _bound(workspace, tool, inherited, for_tools.pop(spec.name, {}), seed, f"{name}.{spec.name}")
+        tools.append(AgentTool(spec, bound))
+    names = [tool.spec.name for tool in tools]
+    if for_tools or len(set(names)) < len(names):
+        wrong = next(iter(for_tools), None)
+        told = (
+            f"set tools.{wrong} reaches no tool; there are: {', '.join(names)}"
+            if wrong
+            else "two tools of one name"
+        )
+        raise UsageError(f"{name}: {told}")
+    program = open_agent(agent, prompt, tools, is_native=_is_native(agent, prompt, name))
+    if agent.max_usd is not None:
+        _refuse_unpriced(workspace, program, name)
+    return program
+
+
+def _changed_agent(
+    agent: Agent, name: str, paths: Mapping[str, Any]
+) -> tuple[Agent, Mapping[str, Any], dict[str, dict[str, Any]]]:
+    """Return an agent with its own fields changed, what is left for its prompt, and for each tool what it is set to."""
+    own: dict[str, Any] = {}
+    prompt: dict[str, Any] = {}
+    tools: dict[str, dict[str, Any]] = {}
+    for path, value in paths.items():
+        head, _, rest = path.partition(".")
+        tool, _, below = rest.partition(".")
+        if path in AGENT_SETTINGS:
+            own[path] = value
+        elif head == "tools" and below:
+            tools.setdefault(tool, {})[below] = value
+        else:
+            prompt[path] = value
+    try:
+        changed = Agent.model_validate({**agent.model_dump(by_alias=True), **own}) if own else agent
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(f"set {name}.{problem['loc'][0]}: {problem['msg']}") from error
+    return changed, prompt, tools
+
+
+def _is_native(agent: Agent, prompt: PromptProgram, name: str) -> bool:
+    """Say whether tools go as calls of the provider's own: all who may be asked must be able to make them."""
+    unable = [
+        each for each in prompt.models.values() if Ability.TOOLS not in model_class(each.provider).abilities
+    ]
+    if unable and agent.mode == "native":
+        raise SettingError(
+            "mode",
+            f"{name}: mode native, but model {unable[0].name} ({unable[0].provider}) has no tool calls; "
+            "write `mode: text` or `auto`",
+        )
+    return agent.mode == "native" or (agent.mode == "auto" and not unable)
+
+
+def _refuse_unpriced(workspace: Workspace, program: Program, name: str) -> None:
+    asked = [name for name, version in program.models.items() if version.provider != HOST]
+    unknown = [model for model in asked if workspace.model(model).pricing() is None]
+    if unknown:
+        message = f"{name}: max_usd cannot be held, nobody knows the price of model {unknown[0]}"
+        raise SettingError("max_usd", message)
 
 
 def _retrieving(
@@ -217,9 +331,84 @@ def _retrieving(
     return Bound(use, open_retrieve(definition, workspace.resolve("index", definition.index)))
 
 
-def _python_program(workspace: Workspace, use: Use, paths: Mapping[str, Any], name: str) -> PythonProgram:
+def _holding(
+    workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
+) -> Program:
+    """Return the program of a verb that holds others. paths: reach those, by their key where there are several."""
+    if use.vote is not None and "n" in paths:
+        try:
+            use = use.model_copy(
+                update={"vote": Vote.model_validate({**_as_written(use.vote), "n": paths["n"]})}
+            )
+        except ValidationError as error:
+            raise UsageError(f"set {name}.n: {error.errors()[0]['msg']}") from error
+        paths = {path: value for path, value in paths.items() if path != "n"}
+    inside = {_key_of(inner.key): inner.use for inner in use.body.uses()} if use.body is not None else {}
+    shares = _shared_out(paths, inside, name)
+    bound = {
+        key: _bound(workspace, inner, inherited, shares[key], seed, f"{name}.{key}")
+        for key, inner in inside.items()
+    }
+    if use.map is not None:
+        return open_map(use.map, bound["do"])
+    if use.vote is not None:
+        return open_vote(use.vote, bound["do"])
+    if use.branch is not None:
+        return open_branch(use.branch, bound)
+    assert use.guard is not None  # noqa: S101 - the last of the verbs that hold others
+    conditions = tuple(_condition(workspace, each, use.guard) for each in use.guard.evaluators)
+    return open_guard(use.guard, conditions, bound.get("do"), bound.get("fallback"))
+
+
+def _as_written(vote: Vote) -> dict[str, Any]:
+    return {about.alias or key: getattr(vote, key) for key, about in Vote.model_fields.items()}
+
+
+def _key_of(key: str) -> str:
+    """Return how `set` calls a verb inside: `when.0.do` is `0`, and `fallback.do` is `fallback`."""
+    return key.removeprefix("when.").removesuffix(".do")
+
+
+def _shared_out(paths: Mapping[str, Any], inside: Mapping[str, Use], name: str) -> dict[str, dict[str, Any]]:
+    """Return which paths reach which verb: those that begin with its key it alone, others all that take any."""
+    shares: dict[str, dict[str, Any]] = {key: {} for key in inside}
+    takers = [key for key, use in inside.items() if use.verb not in ("python", "http")]
+    for path, value in paths.items():
+        head, _, rest = path.partition(".")
+        if head in inside and rest:
+            shares[head][rest] = value
+            continue
+        _refuse_paths({} if takers else {path: value}, name, "such a")
+        for key in takers:
+            shares[key][path] = value
+    return shares
+
+
+def _refuse_paths(paths: Mapping[str, Any], name: str, what: str) -> None:
     if paths:
-        raise UsageError(f"set {name}.{next(iter(paths))}: a python step has nothing to set")
+        raise UsageError(f"set {name}.{next(iter(paths))}: {what} step has nothing to set")
+
+
+def _condition(workspace: Workspace, use: EvaluatorUse, guard: Guard) -> Condition:
+    """Return an evaluator of a guard; one of the project's own code is imported once it is needed."""
+    at_least = guard.at_least.get(use.name)
+    if use.kind == "python":
+        reference = str(use.options.get("function", ""))
+        source = workspace.code.identity(reference.partition(":")[0])
+        identity = identity_of({"python": use.options, "source": source})
+        return Condition(use, identity, cache(partial(open_bound, workspace, use)), {}, {}, at_least)
+    try:
+        bound = open_bound(workspace, use)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(f"{use.name}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    if bound.evaluator.high is None and at_least is None:
+        raise UsageError(f"{use.name} has no best score; say under `at_least` which passes")
+    return Condition(use, bound.identity, lambda: bound, bound.models, bound.prompts, at_least)
+
+
+def _python_program(workspace: Workspace, use: Use, paths: Mapping[str, Any], name: str) -> PythonProgram:
+    _refuse_paths(paths, name, "a python")
     reference = use.target
     identity = identity_of({"python": reference, "source": workspace.step_identity(use)})
     return PythonProgram(reference, cache(partial(workspace.code.load, reference)), identity)
@@ -228,7 +417,7 @@ def _python_program(workspace: Workspace, use: Use, paths: Mapping[str, Any], na
 def _own_meaning(chain: Chain) -> dict[str, Any]:
     """What the chain itself adds: its wiring. What its steps use is in the identities of their programs."""
     dumped = chain.meaning()
-    steps = [{"id": step["id"], "with": step.get("with", {})} for step in dumped["steps"]]
+    steps = [{"id": step.id, **wiring(step)} for step in chain.steps]
     return {"inputs": dumped.get("inputs", {}), "steps": steps, "outputs": dumped.get("outputs")}
 
 
@@ -237,7 +426,7 @@ def load_functions(program: Program) -> None:
 
     Raises UsageError saying which module failed, and how, and what building an index raises.
     """
-    if isinstance(program, PythonProgram | RetrieveProgram):
+    if isinstance(program, PythonProgram | RetrieveProgram | GuardProgram):
         program.load()
     for part in program.parts.values():
         load_functions(part)

@@ -11,7 +11,7 @@ from llmops.call import Caller
 from llmops.definitions.chain import Use
 from llmops.definitions.templates import TemplateError, evaluate, parse_template
 from llmops.errors import LlmopsError, ModelError, OutcomeUnknownError, RefusalError, StepError
-from llmops.records import ErrorInfo, ModelVersion, Span, Status, Verb
+from llmops.records import ErrorInfo, ModelVersion, Repeat, Span, Status, Verb
 
 THREADS = 16
 """Functions of the project's own that run at a time."""
@@ -84,13 +84,16 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a step needs to know of the cell it runs for. threads: places for functions, shared by a run."""
+    """What a step needs to know of the cell it runs for. threads: places for functions, shared by a run.
+
+    repeat: which answer every call below asks for, as it stands: that of a sample is not that of its cell.
+    """
 
     caller: Caller
     trace: Trace
     case_id: str | None = None
     cluster: str | None = None
-    repeat: int = 0
+    repeat: Repeat = 0
     fresh: int = 0
     threads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(THREADS))
 
@@ -140,6 +143,16 @@ def filled(value: Any, scope: Mapping[str, Any], where: str) -> Any:
     if isinstance(value, list | tuple):
         return [filled(item, scope, where) for item in value]
     return value
+
+
+def models_of(parts: Mapping[str, Program]) -> dict[str, ModelVersion]:
+    """Return the models that parts ask, by name."""
+    return {name: model for part in parts.values() for name, model in part.models.items()}
+
+
+def prompts_of(parts: Mapping[str, Program]) -> dict[str, str]:
+    """Return the identity of each prompt that parts use, by name."""
+    return {name: prompt for part in parts.values() for name, prompt in part.prompts.items()}
 
 
 class Program(Protocol):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from llmops.definitions.base import identity_of
-from llmops.definitions.chain import Map
-from llmops.errors import LlmopsError, StepError, first_error
+from llmops.definitions.chain import Map, wiring
+from llmops.errors import LlmopsError, StepError
 from llmops.records import ModelVersion, Span
-from llmops.steps.base import Bound, Context, Place, Program, end_of, with_error
+from llmops.steps.base import Bound, Context, Halted, Place, Program, end_of, with_error
+from llmops.steps.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)
@@ -42,45 +42,44 @@ class MapProgram:
         """Return the span whose output is the list of what each item gave."""
         index = context.trace.open()
         try:
-            spans = await self._each(_items(inputs["over"], place.name), context, place, index)
-        except (LlmopsError, ExceptionGroup) as raised:
-            error = first_error(raised)
-            if not isinstance(error, LlmopsError):
-                raise
+            items = self._items(inputs["over"], place.name)
+            done = await self._each(items, context, place, index)
+        except LlmopsError as error:
             context.trace.close(with_error(place.span(index, self.kind, inputs), error))
-            raise error from None
-        output = [None if span is None else span.output for span in spans]
-        took_s = end_of((span for span in spans if span is not None), place.start_s) - place.start_s
+            raise
+        spans = [each for each in done if isinstance(each, Span)]
+        output = [each.output if isinstance(each, Span) else each for each in done]
+        took_s = end_of(spans, place.start_s) - place.start_s
         return context.trace.close(place.span(index, self.kind, inputs, output=output, duration_s=took_s))
 
-    async def _each(self, items: list[Any], context: Context, place: Place, parent: int) -> list[Span | None]:
-        """Carry out every item, each as soon as one of the places is free; on the timeline all begin at once."""
-        free = asyncio.Semaphore(self.map.concurrency)
+    def _items(self, value: Any, name: str) -> list[Any]:
+        if not isinstance(value, list):
+            raise StepError(f"{name}: `over` gives {type(value).__name__}, and a map goes over a list")
+        if len(value) > self.map.at_most:
+            raise StepError(f"{name}: {len(value)} items are more than `at_most: {self.map.at_most}`")
+        return value
 
-        async def carry_out(number: int, item: Any) -> Span | None:
-            scope = {**place.scope, self.map.name: item, "index": number}
-            async with free:
-                try:
-                    return await self.do.carry_out(
-                        context, Place(f"{place.name}[{number}]", parent, place.start_s, scope)
-                    )
-                except StepError:
-                    if self.map.on_error == "fail":
-                        raise
-                    return None
+    async def _each(self, items: list[Any], context: Context, place: Place, parent: int) -> list[Any]:
+        """Carry out every item; on the timeline all begin at once. An item that failed stands as what it leaves."""
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(carry_out(number, item)) for number, item in enumerate(items)]
-        return [task.result() for task in tasks]
+        async def carry_out(number: int) -> Any:
+            scope = {**place.scope, self.map.name: items[number], "index": number}
+            inside = Place(f"{place.name}[{number}]", parent, place.start_s, scope)
+            try:
+                return await self.do.carry_out(context, inside)
+            except (StepError, Halted) as error:
+                if self.map.on_error == "fail":
+                    raise
+                return self._left(error)
 
+        return await side_by_side(len(items), self.map.concurrency, carry_out)
 
-def _items(value: Any, name: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise StepError(f"{name}: `over` gives {type(value).__name__}, and a map goes over a list")
-    return value
+    def _left(self, error: StepError | Halted) -> Any:
+        if self.map.on_error == "null":
+            return None
+        return {"error": {"kind": getattr(error, "kind", "step"), "message": str(error)}}
 
 
 def open_map(definition: Map, do: Bound) -> MapProgram:
     """Return a map that carries out what is bound for each item."""
-    own = definition.model_dump(mode="json", by_alias=True, exclude={"concurrency"})
-    return MapProgram(definition, do, identity_of({"map": own, "do": do.program.identity}))
+    return MapProgram(definition, do, identity_of({"map": wiring(definition), "do": do.program.identity}))

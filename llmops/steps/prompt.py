@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llmops.call import Answer
 from llmops.definitions.schemas import problem_with
 from llmops.errors import ModelError, RefusalError, StepError
-from llmops.records import ModelVersion, Reply, Span, Status
+from llmops.records import ModelVersion, Reply, Request, Span, Status
 from llmops.render import Renderer
 from llmops.steps.base import Context, Halted, Place, Program, Trace, with_error
 
@@ -23,7 +23,10 @@ _HALTS = {
 
 @dataclass(frozen=True)
 class PromptProgram:
-    """A prompt with the model and parameters it is asked with. fallbacks: who is asked where that one is down."""
+    """A prompt with the model and parameters it is asked with. words: identity of the prompt without these.
+
+    fallbacks: who is asked where that one is down.
+    """
 
     name: str
     renderer: Renderer
@@ -31,6 +34,7 @@ class PromptProgram:
     parameters: Mapping[str, Any]
     identity: str
     prompts: Mapping[str, str]
+    words: str = ""
     fallbacks: Sequence[ModelVersion] = ()
     kind: Literal["prompt"] = "prompt"
     parts: Mapping[str, Program] = field(default_factory=dict)
@@ -44,27 +48,55 @@ class PromptProgram:
         """Return the span whose output is the reply's text, or its object where the format asks for one."""
         index = context.trace.open()
         try:
-            request = self.renderer.request(
-                inputs, self.parameters, case_id=context.case_id, cluster=context.cluster
-            )
+            request = self.request(inputs, context)
+        except StepError as error:
+            span = place.span(index, self.kind, inputs, model=self.model.name)
+            context.trace.close(with_error(span, error))
+            raise
+        span, _ = await self.ask(
+            request, inputs, context, place, index, lambda reply: self.value(reply.text, context.trace)
+        )
+        context.trace.truncated = context.trace.truncated or span.status is Status.TRUNCATED
+        return span
+
+    def request(self, inputs: Mapping[str, Any], context: Context) -> Request:
+        """Return what is sent for these inputs. Raises StepError as `Renderer.request` does."""
+        return self.renderer.request(
+            inputs, self.parameters, case_id=context.case_id, cluster=context.cluster
+        )
+
+    async def ask(
+        self,
+        request: Request,
+        inputs: Mapping[str, Any],
+        context: Context,
+        place: Place,
+        index: int,
+        read: Callable[[Reply], Any],
+    ) -> tuple[Span, Reply]:
+        """Return the closed span of one request, with the reply. read: gives the span's output.
+
+        Raises ModelError, BudgetError, and Halted for a reply that is none; the span then says so.
+        """
+        try:
             model, answer = await context.caller.ask_first(
                 tuple(self.models), request, repeat=context.repeat, fresh=context.fresh
             )
-        except (ModelError, StepError) as error:
+        except ModelError as error:
             span = place.span(index, self.kind, inputs, model=self.model.name)
             context.trace.close(with_error(span, error))
             if isinstance(error, RefusalError):
                 raise Halted(Status.FILTERED, str(error)) from error
             raise
         halted = _HALTS.get(answer.reply.status)
-        output = answer.reply.text if halted else self._value(answer.reply, context.trace)
+        output = answer.reply.text if halted else read(answer.reply)
         span = self._span(place, index, inputs, model, answer, output)
         _note_reply(context.trace, answer.reply)
         if halted:
             stop = Halted(answer.reply.status, halted)
             context.trace.close(with_error(span, stop))
             raise stop
-        return context.trace.close(span)
+        return context.trace.close(span), answer.reply
 
     def _span(
         self,
@@ -91,11 +123,12 @@ class PromptProgram:
             tpot_s=reply.tpot_s,
         )
 
-    def _value(self, reply: Reply, trace: Trace) -> Any:
+    def value(self, text: str, trace: Trace) -> Any:
+        """Return what a reply's text is in the declared format, and note whether it keeps it."""
         schema = self.renderer.prompt.response_format
         if schema is None:
-            return reply.text
-        value, valid = read_reply(reply.text, schema)
+            return text
+        value, valid = read_reply(text, schema)
         trace.note_valid(valid)
         return value
 
@@ -103,7 +136,6 @@ class PromptProgram:
 def _note_reply(trace: Trace, reply: Reply) -> None:
     trace.returned_model = reply.model or trace.returned_model
     trace.unfiltered = trace.unfiltered or reply.unfiltered
-    trace.truncated = trace.truncated or reply.status is Status.TRUNCATED
 
 
 def read_reply(text: str, schema: Mapping[str, Any]) -> tuple[Any, bool]:
@@ -117,7 +149,7 @@ def read_reply(text: str, schema: Mapping[str, Any]) -> tuple[Any, bool]:
     if schema.get("type") == "string":
         return text, problem_with(stripped, schema) is None
     try:
-        value = json.loads(stripped, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(stripped, parse_constant=finite, parse_float=finite)
     except (ValueError, RecursionError):
         return text, problem_with(stripped, schema) is None
     valid = problem_with(value, schema) is None
@@ -126,7 +158,7 @@ def read_reply(text: str, schema: Mapping[str, Any]) -> tuple[Any, bool]:
     return (value if isinstance(value, dict) else text), valid
 
 
-def _finite(spelled: str) -> float:
+def finite(spelled: str) -> float:
     """Refuse what JSON itself does not have and no store takes: NaN, infinity, and 1e999."""
     number = float(spelled)
     if not math.isfinite(number):

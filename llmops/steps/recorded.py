@@ -58,9 +58,10 @@ class RecordedProgram:
         """
         index = context.trace.open()
         case_id = context.case_id or ""
-        found = self.file.find(case_id, context.repeat)
+        repeat = context.repeat if isinstance(context.repeat, int) else context.repeat[0]
+        found = self.file.find(case_id, repeat)
         if found is None:
-            found = RecordedOutput(case_id, context.repeat)
+            found = RecordedOutput(case_id, repeat)
         context.trace.figures = _figures(found)
         span = _span(place, index, inputs, found)
         error = self._why_none(found)

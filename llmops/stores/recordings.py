@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmops.errors import StoreError
-from llmops.records import EmbeddingRequest, Embeddings, Reply, Request
+from llmops.records import AnyReply, AnyRequest, Repeat, reply_kind
 from llmops.secrets import scrub_data
 
 FOLDER = "experiments/recordings"
@@ -44,9 +44,9 @@ class Recording:
     key: str
     model: str
     model_identity: str
-    repeat: int
-    request: Request | EmbeddingRequest
-    reply: Reply | Embeddings
+    repeat: Repeat
+    request: AnyRequest
+    reply: AnyReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def recording_path(root: Path, experiment: str) -> Path:
     return path
 
 
-def request_fields(request: Request | EmbeddingRequest) -> dict[str, Any]:
+def request_fields(request: AnyRequest) -> dict[str, Any]:
     """Return the fields of a request as a recording has them: no defaults, and the hash of each image."""
     fields: dict[str, Any] = _each_text(
         request.model_dump(mode="json", exclude_defaults=True), _without_image
@@ -95,7 +95,7 @@ class Recordings:
         """The hash of all recordings; how they are packed does not count."""
         return hashlib.sha256(self._text()).hexdigest()
 
-    def find(self, key: str) -> Reply | Embeddings | None:
+    def find(self, key: str) -> AnyReply | None:
         """Return the reply that was recorded under a key, None when there is none.
 
         Raises StoreError naming file and line when what stands there is no reply.
@@ -105,7 +105,7 @@ class Recordings:
             return None
         fields = json.loads(line)["reply"]
         try:
-            return (Embeddings if "vectors" in fields else Reply).model_validate(fields)
+            return reply_kind(fields).model_validate(fields)
         except (ValidationError, TypeError) as error:
             number = sorted(self._lines).index(key) + 1
             raise StoreError(f"{self.shown}:{number}: no reply; restore the file from git") from error

@@ -17,20 +17,20 @@ from pydantic import BaseModel
 
 from llmops.errors import StoreError
 from llmops.records import (
+    AnyReply,
+    AnyRequest,
     Call,
     CallState,
-    EmbeddingRequest,
-    Embeddings,
     Message,
     Output,
     Record,
-    Reply,
     Request,
     Run,
     Score,
     Span,
     Spent,
     Verdict,
+    reply_kind,
 )
 from llmops.secrets import scrub, scrub_bytes, scrub_json
 
@@ -124,9 +124,9 @@ def _scrubbed(data: bytes | None) -> bytes | None:
     return None if data is None else scrub_bytes(data)
 
 
-def _request_json(request: Request | EmbeddingRequest) -> str:
+def _request_json(request: AnyRequest) -> str:
     """Return a request as JSON, four times as fast as `to_json`: requests are the bulk of what is written."""
-    if isinstance(request, EmbeddingRequest):
+    if not isinstance(request, Request):
         return to_json(request)
     return to_json(
         {**request.__dict__, "messages": [_message_fields(message) for message in request.messages]}
@@ -140,11 +140,11 @@ def _message_fields(message: Message) -> dict[str, object]:
     return {"role": message.role, "content": message.content}
 
 
-def _reply_of(row: Row) -> Reply | Embeddings | None:
+def _reply_of(row: Row) -> AnyReply | None:
     if row[6] is None:
         return None
     fields = json.loads(row[6])
-    return Embeddings(raw=row[7], **fields) if "vectors" in fields else Reply(raw=row[7], **fields)
+    return reply_kind(fields)(raw=row[7], **fields)
 
 
 def call_row(call: Call, *, state: CallState | None = None, request: str | None = None) -> Row:

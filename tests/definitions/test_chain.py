@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmops.definitions.base import identity_of
 from llmops.definitions.build import build
-from llmops.definitions.chain import Chain, dependencies, find_cycle, templates_in
+from llmops.definitions.chain import VERBS, Chain, dependencies, find_cycle, templates_in
 from llmops.definitions.yaml_reader import read_yaml
 from llmops.errors import DefinitionError
 
@@ -64,7 +64,7 @@ def test_what_a_step_reads_is_inferred_from_its_templates() -> None:
     [
         (
             "{id: a}",
-            "1:9: steps, item 1: a step has exactly one of prompt, chain, python, map, retrieve, this one has 0",
+            f"1:9: steps, item 1: a step has exactly one of {', '.join(VERBS)}, this one has 0",
         ),
         ("{id: a, prompt: x, chain: y}", "this one has 2"),
         ("{id: a, promt: x}", "did you mean 'prompt'?"),

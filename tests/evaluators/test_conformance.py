@@ -79,6 +79,7 @@ EXAMPLES = [
     Example("exact_match", {"any_of": True}, [("a", ["a", "b"]), ({"k": [1, None]}, [{"k": [1.0, None]}])]),
     Example("json_schema", {"schema": SCHEMA}, DOCUMENTS),
     Example("json_valid", {}, DOCUMENTS),
+    Example("length", {"at_least": 3, "at_most": 12}, TEXTS),
     Example("number", {"tolerance": 0.5}, [("It is 41.7.", 42), ("none", 42), (42.5, "42"), ("none", None)]),
     Example("python", {"function": "t:f"}, TEXTS, share_of_expected),
     Example("regex", {"pattern": "^[bs]", "ignore_case": True}, TEXTS),

@@ -21,7 +21,16 @@ from llmops.call import Answer, Budget, Caller, open_caller, open_deployments
 from llmops.cli.exits import Exit
 from llmops.models import model_version
 from llmops.models.wire import MOST_BYTES
-from llmops.records import CallState, EmbeddingRequest, Embeddings, Message, Reply, Request
+from llmops.records import (
+    AnyReply,
+    AnyRequest,
+    CallState,
+    EmbeddingRequest,
+    Embeddings,
+    Message,
+    Reply,
+    Request,
+)
 from tests.certificates import certificate
 from tests.cli.command import environment
 from tests.faults.scene import (
@@ -288,13 +297,14 @@ async def ask(caller: Caller, request: Asked) -> Answer[Said]:
     return cast(Answer[Said], await caller.ask("asked", request))
 
 
-def is_own(request: Asked, reply: Said | None) -> bool:
+def is_own(request: AnyRequest, reply: AnyReply | None) -> bool:
     """Say whether a reply is what the server says to this very request."""
     if isinstance(request, EmbeddingRequest):
         told = vectors_reply({"input": list(request.inputs)})["data"][::-1]
         return isinstance(reply, Embeddings) and reply.vectors == tuple(
             tuple(each["embedding"]) for each in told
         )
+    assert isinstance(request, Request)
     body: dict[str, Any] = {"messages": [{"role": m.role, "content": m.text} for m in request.messages]}
     if request.response_format is not None:
         body["response_format"] = {"json_schema": {"schema": request.response_format}}

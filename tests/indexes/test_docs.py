@@ -28,8 +28,9 @@ def llmops(root: Path, *arguments: str) -> str:
 
 
 def test_the_files_shown_are_a_project_that_checks_and_finds(tmp_path: Path) -> None:
-    section = {name: text for name, text in shown("chains.md").items() if "retrieve:" in text}
-    for name, text in {"llmops.yaml": "", **shown("indexes.md"), **section}.items():
+    find = "chains/find.chain.yaml"
+    files = {"llmops.yaml": "", **shown("indexes.md"), find: shown("chains.md")[find]}
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert "ok: 2 chains, 2 indexes" in llmops(tmp_path, "check")

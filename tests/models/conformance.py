@@ -113,7 +113,7 @@ async def _calls_tools(model: Model) -> None:
     assert all(isinstance(json.loads(call.arguments)["town"], str) for call in asked.tool_calls)
     answers = [Message(role="tool", content="rain", tool_call_id=call.id) for call in asked.tool_calls]
     before = Message(role="assistant", content="", tool_calls=asked.tool_calls)
-    assert (await complete(model, question, before, *answers, tools=(WEATHER,))).text == "the tool said rain"
+    assert "rain" in (await complete(model, question, before, *answers, tools=(WEATHER,))).text
 
 
 async def _fills_a_form(model: Model) -> None:

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.definitions.project import ModelDefinition
+from llmops.definitions.schemas import problem_with
 from llmops.errors import RequestError, UsageError
 from llmops.models import open_model
+from llmops.models.acting import NOTHING_SAID
 from llmops.models.embedded import NOTHING, VECTOR_SIZE, EmbeddedModel
 from llmops.models.tokens import estimate_input_tokens, estimate_tokens
 from llmops.records import (
@@ -361,27 +363,151 @@ def test_any_text_has_a_vector_that_can_be_kept(text: str) -> None:
     assert Embeddings.model_validate_json(found.model_dump_json()) == found
 
 
+# --- tools ------------------------------------------------------------------------------------------------
+
+
+def tool(name: str, description: str, **properties: Any) -> Tool:
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    return Tool(name=name, description=description, parameters=schema)
+
+
+CALCULATE = tool("calculate", "Work out an arithmetic expression.", expression={"type": "string"})
+SEARCH = tool("search_docs", "Find passages of the documentation.", query={"type": "string"})
+TIMES = tool("find_trains", "Find departures of trains.", town={"type": "string"}, hour={"type": "integer"})
+FOUND = """[a]
+A run keeps 32 calls in flight unless told otherwise. A budget is given in US dollars.
+
+[b]
+A service is asked five times at most, and then the case is an error."""
+
+
+def conversed(
+    question: str, *tools: Tool, said: str = FOUND, **fields: Any
+) -> tuple[list[list[tuple[str, dict[str, Any]]]], str]:
+    """Return the calls of each turn, and the answer; the calculator is `eval`, all else says `said`."""
+    messages = [Message(role="system", content="Answer."), Message(role="user", content=question)]
+    turns: list[list[tuple[str, dict[str, Any]]]] = []
+    while len(turns) < 5:
+        reply = reply_to(Request(messages=tuple(messages), tools=tools, **fields))
+        if not reply.tool_calls:
+            return turns, reply.text
+        assert (reply.text, reply.finish_reason) == ("", "tool_calls")
+        calls = [(call, json.loads(call.arguments)) for call in reply.tool_calls]
+        turns.append([(call.name, arguments) for call, arguments in calls])
+        messages.append(Message(role="assistant", content="", tool_calls=reply.tool_calls))
+        for call, arguments in calls:
+            text = str(eval(arguments["expression"])) if call.name == "calculate" else said  # noqa: S307
+            messages.append(Message(role="tool", content=text, tool_call_id=call.id))
+    raise AssertionError(f"no answer after {turns}")
+
+
+@pytest.mark.parametrize(
+    ("question", "expression"),
+    [
+        ("What is 17 * 23?", "17 * 23"),
+        ("How much is 3 plus 4 times 5?", "3 + 4 * 5"),
+        ("Work out (48 + 12) / 5.", "(48 + 12) / 5"),
+        ("What is 1,250 minus 375?", "1250 - 375"),
+        ("What is 144 ÷ 12?", "144 / 12"),
+        ("What is 3 x 4?", "3 * 4"),
+        ("What is 15% of 240?", "15 / 100 * 240"),
+        ("How much is half of 90?", "90 / 2"),
+    ],
+)
+def test_an_expression_goes_to_the_tool_for_expressions(question: str, expression: str) -> None:
+    turns, answer = conversed(question, SEARCH, CALCULATE)
+    assert turns == [[("calculate", {"expression": expression})]]
+    assert answer == str(eval(expression))  # noqa: S307
+
+
+@pytest.mark.parametrize(
+    "question", ["What happened on 2024-05-01?", "What stands on pages 12-15?", "Who was 3rd of 2?"]
+)
+def test_what_only_looks_like_a_sum_is_looked_up(question: str) -> None:
+    turns, _ = conversed(question, SEARCH, CALCULATE)
+    assert turns == [[("search_docs", {"query": question})]]
+
+
+def test_what_is_looked_up_is_answered_with_the_nearest_sentence() -> None:
+    _, answer = conversed("How many calls are kept in flight?", SEARCH, CALCULATE)
+    assert answer == "A run keeps 32 calls in flight unless told otherwise."
+
+
+@pytest.mark.parametrize(
+    ("question", "expression"),
+    [
+        ("What is twice the number of calls in flight?", "32 * 2"),
+        ("How many calls are in flight, times 3?", "32 * 3"),
+        ("What is 25% of the calls in flight?", "25 / 100 * 32"),
+    ],
+)
+def test_a_number_that_a_sum_lacks_is_looked_up_first(question: str, expression: str) -> None:
+    turns, answer = conversed(question, SEARCH, CALCULATE)
+    assert turns == [[("search_docs", {"query": question})], [("calculate", {"expression": expression})]]
+    assert answer == str(eval(expression))  # noqa: S307
+
+
+def test_two_questions_in_one_are_two_calls_of_one_turn_and_two_answers() -> None:
+    turns, answer = conversed("What is 6 * 7, and how many calls are in flight?", SEARCH, CALCULATE)
+    assert [[name for name, _ in turn] for turn in turns] == [["calculate", "search_docs"]]
+    assert answer == "42 A run keeps 32 calls in flight unless told otherwise."
+
+
+def test_the_nearest_of_several_tools_is_called_with_what_its_types_ask_for() -> None:
+    question = "Which trains of departures from Bonn are there at 17?"
+    turns, _ = conversed(question, SEARCH, TIMES, CALCULATE)
+    assert turns == [[("find_trains", {"town": question, "hour": 17})]]
+
+
+def test_what_may_be_left_out_of_a_call_is_left_out() -> None:
+    optional = SEARCH.model_copy(
+        update={"parameters": {**SEARCH.parameters, "properties": {"query": {}, "k": {"type": "integer"}}}}
+    )
+    turns, _ = conversed("How many calls are in flight?", optional)
+    assert list(turns[0][0][1]) == ["query"]
+
+
+def test_tools_that_fail_are_not_tried_again_and_nothing_is_made_up() -> None:
+    turns, answer = conversed("How many calls are in flight?", SEARCH, said="error: the index is gone")
+    assert (len(turns), answer) == (1, NOTHING_SAID)
+
+
+def test_an_answer_from_tools_keeps_the_format_asked_for() -> None:
+    form = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+    assert conversed("What is 2 + 2?", CALCULATE, response_format=form)[1] == '{"n": 4}'
+
+
+def test_without_tools_left_it_answers_from_what_they_have_said() -> None:
+    call = ToolCall(id="a", name="search_docs", arguments='{"query": "x"}')
+    messages = (
+        Message(role="user", content="How many calls are in flight?"),
+        Message(role="assistant", content="", tool_calls=(call,)),
+        Message(role="tool", content=FOUND, tool_call_id="a"),
+        Message(role="user", content="No tool can be used any more. Answer now."),
+    )
+    assert (
+        reply_to(Request(messages=messages)).text == "A run keeps 32 calls in flight unless told otherwise."
+    )
+
+
+@given(st.text(max_size=60), st.sampled_from([(), (SEARCH,), (CALCULATE, SEARCH, TIMES)]))
+def test_any_question_gets_calls_that_fit_or_an_answer(question: str, tools: tuple[Tool, ...]) -> None:
+    reply = reply_to(Request(messages=conversation("Answer.", question), tools=tools))
+    schemas = {tool.name: tool.parameters for tool in tools}
+    for call in reply.tool_calls:
+        assert problem_with(json.loads(call.arguments), schemas[call.name]) is None
+    assert bool(reply.text) != bool(reply.tool_calls)
+
+
 # --- what it cannot do ------------------------------------------------------------------------------------
 
 
 def test_what_is_beyond_it_is_refused_by_name() -> None:
-    tool = Tool(name="clock", description="", parameters={"type": "object"})
     picture = ImagePart(image="data:image/png;base64,AA==")
-    user = Message(role="user", content="hello")
-    called = ToolCall(id="a", name="clock", arguments="{}")
-    beyond = {
-        "tools": [
-            Request(messages=(user,), tools=(tool,)),
-            Request(messages=(user, Message(role="assistant", content="", tool_calls=(called,)))),
-            Request(messages=(user, Message(role="tool", content="ten", tool_call_id="a"))),
-        ],
-        "images": [Request(messages=(Message(role="user", content=(picture,)),))],
-    }
-    for what, requests in beyond.items():
-        for request in requests:
-            with pytest.raises(RequestError, match=f"embedded offers no {what}; offered by ") as caught:
-                reply_to(request)
-            assert caught.value.sent is False
+    request = Request(messages=(Message(role="user", content=(picture,)),))
+    with pytest.raises(RequestError, match="embedded offers no images; offered by ") as caught:
+        reply_to(request)
+    assert caught.value.sent is False
     with pytest.raises(RequestError, match="no image embeddings; offered by azure_inference"):
         embed(picture)
 

@@ -65,12 +65,15 @@ class Carried:
 def carry_out(tmp_path: Path, server: ModelServer) -> Callable[..., Carried]:
     """Give a function that carries a program out on inputs, with a real model, journal and clock."""
 
-    def carry_out(program: Program, inputs: Mapping[str, Any], **context: Any) -> Carried:
+    def carry_out(
+        program: Program, inputs: Mapping[str, Any], *, stream: bool = False, **context: Any
+    ) -> Carried:
         async def go() -> Carried:
+            definition = MODEL.model_copy(update={"stream": stream})
             with closing(open_journal("sqlite:///store.db", root=tmp_path)) as journal:
                 async with Writer(journal) as writer:
-                    model = open_model("default", MODEL, {"URL": server.openai_url})
-                    deployment = Deployment(VERSION, MODEL, model, Limiter(MODEL.limits, time.monotonic))
+                    model = open_model("default", definition, {"URL": server.openai_url})
+                    deployment = Deployment(VERSION, definition, model, Limiter(MODEL.limits, time.monotonic))
                     caller = Caller({"default": deployment}, writer, Budget(), utc_now)
                     trace = Trace()
                     try:

@@ -81,6 +81,42 @@ def test_a_failed_item_is_null_where_that_is_asked_for(carry_out: Callable[..., 
     assert [span.name for span in carried.spans if span.error] == ["all[1]"]
 
 
+def test_what_went_wrong_with_an_item_is_recorded_where_that_is_asked_for(
+    carry_out: Callable[..., Carried],
+) -> None:
+    first, second, third = carry_out(mapped(fragile, on_error="record"), {"text": [1, 0, 2]}).output.value
+    assert (first, third) == (1.0, 0.5)
+    assert second["error"]["kind"] == "step"
+    assert "ZeroDivisionError" in second["error"]["message"]
+
+
+def test_after_a_failure_no_more_items_are_begun_and_those_under_way_end(
+    carry_out: Callable[..., Carried],
+) -> None:
+    done = list[int]()
+    failed = threading.Event()
+
+    def work(item: int, index: int, text: object) -> None:
+        if index == 0:
+            failed.set()
+            raise ValueError("no")
+        failed.wait(20)
+        done.append(index)
+
+    carried = carry_out(mapped(work, concurrency=2), {"text": list(range(50))})
+    assert carried.output.error is not None
+    assert "ValueError" in carried.output.error.message
+    assert done
+    assert len(done) < 5
+
+
+def test_more_items_than_allowed_are_refused_before_one_is_done(carry_out: Callable[..., Carried]) -> None:
+    carried = carry_out(mapped(fragile, at_most=2), {"text": [1, 1, 1]})
+    assert carried.output.error is not None
+    assert carried.output.error.message == "all: 3 items are more than `at_most: 2`"
+    assert len(carried.spans) == 2
+
+
 @pytest.mark.parametrize("value", ["text", {"a": 1}, 3, None])
 def test_what_is_no_list_is_told(carry_out: Callable[..., Carried], value: object) -> None:
     carried = carry_out(mapped(fragile), {"text": value})
