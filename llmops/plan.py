@@ -26,6 +26,7 @@ from llmops.models.tokens import estimate_input_tokens
 from llmops.records import REPLAYED, DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
 from llmops.steps import Overrides, open_program
 from llmops.steps.base import Program
+from llmops.steps.chain import ChainProgram
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.recorded import RecordedProgram, open_recorded, recorded_notes
 from llmops.stores.journal import Cell, Journal
@@ -296,6 +297,7 @@ def _variant(workspace: Workspace, trial: Trial, program: Program) -> Variant:
         parameters=parameters,
         set=definition.set,
         group=trial.group,
+        steps=program.order if isinstance(program, ChainProgram) else (),
         prompts=program.prompts,
         response_format=program.renderer.prompt.response_format
         if isinstance(program, PromptProgram)

@@ -19,6 +19,7 @@ from llmops.evaluators.base import Summary, Summed
 from llmops.evaluators.bound import BoundEvaluator
 from llmops.records import (
     FAILED,
+    Blame,
     EvaluatorVersion,
     Figure,
     Interval,
@@ -28,6 +29,7 @@ from llmops.records import (
     RowNumbers,
     Run,
 )
+from llmops.score.blame import find_blame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -282,6 +284,14 @@ class Sheet:
         """Return the value of each row, NaN where there is none."""
         return self.columns.get(name, Column()).values(len(self.ids))
 
+    def case_means(self, name: str) -> npt.NDArray[np.float64]:
+        """Return the mean of each case over its rows, NaN where there is none, in the order of case ids."""
+        return self._grouped.means(self.column(name))
+
+    def case_ids(self, chosen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+        """Return the ids of the cases chosen, one truth a case in the order of their ids."""
+        return tuple(self.ids[row] for row in self._grouped.first[chosen])
+
     def values(self, name: str, slice_name: str | None = None) -> Values:
         """Return the case means of a metric, over all cases or those of one slice, in the order of case ids."""
         import numpy as np
@@ -333,12 +343,24 @@ class Values:
         return math.fsum(self.numbers) / len(self.numbers)
 
 
-def summarise_variant(
-    rows: Iterable[RowNumbers | Row], evaluators: Sequence[BoundEvaluator], *, seed: int
-) -> tuple[Figures, dict[str, Figures]]:
-    """Return the figures of one variant by metric name, and those of its evaluators by slice.
+class Summarised(NamedTuple):
+    """The figures of one variant by metric name, those of its evaluators by slice, and which steps are to blame."""
 
-    rows: all of the variant's rows. seed: of the resampling behind figures that are no means.
+    figures: Figures
+    slices: dict[str, Figures]
+    blame: Blame | None
+
+
+def summarise_variant(
+    rows: Iterable[RowNumbers | Row],
+    evaluators: Sequence[BoundEvaluator],
+    *,
+    seed: int,
+    steps: Sequence[str] = (),
+) -> Summarised:
+    """Return what all rows of one variant come to.
+
+    seed: of the resampling behind figures that are no means. steps: of a chain, each after those it needs.
     """
     summing = {bound.name: bound.evaluator for bound in evaluators if isinstance(bound.evaluator, Summary)}
     sheet = Sheet(frozenset(summing))
@@ -350,7 +372,8 @@ def summarise_variant(
     for name, evaluator in summing.items():
         figures |= _summed_up(name, evaluator, sheet, seed)
     figures |= _measured(sheet)
-    return figures, {name: _scored(sheet, versions, name) for name in sheet.slices.names}
+    slices = {name: _scored(sheet, versions, name) for name in sheet.slices.names}
+    return Summarised(figures, slices, find_blame(sheet, evaluators, steps))
 
 
 def summarise_run(source: Numbers, run: Run, evaluators: Sequence[BoundEvaluator]) -> Run:
@@ -358,17 +381,21 @@ def summarise_run(source: Numbers, run: Run, evaluators: Sequence[BoundEvaluator
     summary: dict[str, Mapping[str, Figure]] = {}
     slices: dict[str, Mapping[str, Mapping[str, Figure]]] = {}
     answered_by: dict[str, tuple[str, ...]] = {}
+    blame: dict[str, Blame] = {}
     n_errors = 0
     for variant in run.variants:
         names: set[str] = set()
         rows = _noting_models(source.numbers(run.id, variant=variant.name), names)
-        figures, slices[variant.name] = summarise_variant(rows, evaluators, seed=run.seed)
-        summary[variant.name] = figures
+        found = summarise_variant(rows, evaluators, seed=run.seed, steps=variant.steps)
+        figures = summary[variant.name] = found.figures
+        slices[variant.name] = found.slices
+        if found.blame is not None:
+            blame[variant.name] = found.blame
         n_errors += round((figures["error_rate"].value or 0.0) * figures["error_rate"].n)
         if names:
             answered_by[variant.name] = tuple(sorted(names))
-    changes = {"summary": summary, "slices": slices, "n_errors": n_errors, "answered_by": answered_by}
-    return run.model_copy(update=changes)
+    changes = {"summary": summary, "slices": slices, "answered_by": answered_by, "blame": blame}
+    return run.model_copy(update={**changes, "n_errors": n_errors})
 
 
 def _noting_models(rows: Iterable[RowNumbers | Row], names: set[str]) -> Iterator[RowNumbers | Row]:

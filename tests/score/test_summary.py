@@ -168,7 +168,7 @@ def test_what_keeps_no_format_is_a_share_of_those_that_have_one() -> None:
 
 def test_slices_are_summed_up_on_their_own() -> None:
     rows = [row(f"c{n}", float(n < 3), slice_name="easy" if n < 4 else "hard") for n in range(10)]
-    _, slices = summarise_variant([*rows, row("none", 1.0)], [EXACT], seed=1)
+    slices = summarise_variant([*rows, row("none", 1.0)], [EXACT], seed=1).slices
     assert {name: (found["exact_match"].value, found["exact_match"].n) for name, found in slices.items()} == {
         "easy": (0.75, 4),
         "hard": (0.0, 6),
