@@ -273,7 +273,11 @@ def test_a_folder_that_leads_out_of_the_project_is_told_and_the_others_are_check
 ) -> None:  # S06
     root = project({"prompts/a.prompt.yaml": "{"})
     (root / "chains").symlink_to(tmp_path_factory.mktemp("outside"), target_is_directory=True)
-    assert [finding.path for finding in findings(root)] == ["chains", "prompts/a.prompt.yaml"]
+    assert [finding.path for finding in findings(root)] == [
+        "chains",
+        "chains/indexes",
+        "prompts/a.prompt.yaml",
+    ]
 
 
 def test_a_release_that_is_none_is_told(project: Project) -> None:

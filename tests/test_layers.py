@@ -22,6 +22,7 @@ LAYERS = (
     "call",
     "render",
     "evaluators",
+    "indexes",
     "steps",
     "check",
     "plan",

@@ -6,13 +6,14 @@ Whatever can be found at once is told at once: one broken file hides no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 from llmops.check.chains import check_chain
 from llmops.check.datasets import check_dataset
 from llmops.check.experiments import check_experiment, find_notes
+from llmops.check.indexes import check_index, index_notes
 from llmops.check.models import check_project
 from llmops.check.prompts import check_prompt
 from llmops.check.releases import check_releases
@@ -25,6 +26,7 @@ from llmops.errors import DefinitionError, Finding, LlmopsError
 _CHECKS: Mapping[Kind, Callable[[Workspace, str], list[Finding]]] = {
     "prompt": check_prompt,
     "chain": check_chain,
+    "index": check_index,
     "dataset": check_dataset,
     "experiment": check_experiment,
 }
@@ -48,11 +50,16 @@ def find_workspace_notes(
     workspace: Workspace, targets: Sequence[tuple[Kind, str]] | None = None
 ) -> Iterator[str]:
     """Yield what is no fault and yet good to know; of what is broken, the findings tell."""
-    wanted = [("experiment", name) for name in workspace.names("experiment")] if targets is None else targets
-    for kind, name in wanted:
-        if kind == "experiment":
+    noted: Mapping[str, Callable[[Workspace, str], Iterable[str]]] = {
+        "experiment": find_notes,
+        "index": index_notes,
+    }
+    kinds: tuple[Kind, ...] = ("experiment", "index")
+    wanted = [(kind, name) for kind in kinds for name in workspace.names(kind)]
+    for kind, name in wanted if targets is None else targets:
+        if kind in noted:
             with suppress(LlmopsError):
-                yield from (f"{name}: {note}" for note in find_notes(workspace, name))
+                yield from (f"{name}: {note}" for note in noted[kind](workspace, name))
 
 
 def _check_kind(workspace: Workspace, kind: Kind) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
+from llmops.check.indexes import retrieve_findings
 from llmops.check.models import program_findings
 from llmops.definitions.chain import Chain, Use
 from llmops.definitions.documents import Document, Location
@@ -45,6 +46,8 @@ def _use_findings(
     workspace: Workspace, document: Document, place: Location, use: Use, chain: Chain
 ) -> list[Finding]:
     """Return what is wrong with what a step uses, the verbs inside it included. place: where the use stands."""
+    if use.retrieve is not None:
+        return retrieve_findings(workspace, document, place, use.retrieve)
     if use.body is not None:
         return [
             finding

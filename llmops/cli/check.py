@@ -12,7 +12,7 @@ from llmops.cli.session import Session, complete_names, json_option, open_sessio
 from llmops.definitions.reference import FOLDERS, Kind
 from llmops.errors import Finding, UsageError, nearest
 
-KINDS: tuple[Kind, ...] = ("prompt", "chain", "dataset", "experiment")
+KINDS: tuple[Kind, ...] = ("prompt", "chain", "index", "dataset", "experiment")
 USERS_OF_CODE: tuple[Kind, ...] = ("chain", "experiment")
 SCHEMAS = ("project", *KINDS)
 
@@ -73,6 +73,8 @@ def _inside(root: Path, path: str) -> str | None:
 def _at(session: Session, path: str, inside: str | None) -> Iterator[tuple[Kind, str]]:
     workspace = session.workspace
     folder, _, file = (inside or "").partition("/")
+    if file.startswith("indexes"):
+        folder, file = FOLDERS["index"], file.removeprefix("indexes").removeprefix("/")
     kinds = [kind for kind, other in FOLDERS.items() if other == folder]
     if not kinds:
         if "@" in path:
@@ -109,8 +111,12 @@ def _all(session: Session) -> list[tuple[Kind, str]]:
 
 def _counted(targets: list[tuple[Kind, str]]) -> str:
     counts = {kind: sum(1 for found, _ in targets if found == kind) for kind in KINDS}
-    parts = [f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in counts.items() if n]
+    parts = [f"{n} {_plural(kind) if n != 1 else kind}" for kind, n in counts.items() if n]
     return f"ok: {', '.join(parts) or 'nothing to check'}"
+
+
+def _plural(kind: Kind) -> str:
+    return "indexes" if kind == "index" else f"{kind}s"
 
 
 def _print_schema(kind: str) -> int:

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llmops.definitions.base import Definition, Name, meaning_of
+from llmops.definitions.base import Definition, Int, Name, meaning_of
 from llmops.definitions.prompt import Parameters
 from llmops.definitions.reference import ReferenceText
 from llmops.definitions.schemas import InputTypes, check_name
 from llmops.definitions.templates import parse_template
 
-VERBS = ("prompt", "chain", "python", "map")
+VERBS = ("prompt", "chain", "python", "map", "retrieve")
 STEP_PARTS: Mapping[str, tuple[str, ...]] = {"retrieve": ("passages",), "vote": ("value", "votes")}
 """Keys of a verb's output that are reached as STEP.KEY, beside STEP.output."""
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
@@ -53,6 +53,7 @@ class Use(Definition):
     chain: ReferenceText | None = None
     python: FunctionText | None = None
     map: Map | None = None
+    retrieve: Retrieve | None = None
     arguments: dict[str, Any] = Field(default_factory=dict, alias="with")
     model: Name | None = None
     parameters: Parameters = Field(default_factory=Parameters)
@@ -119,6 +120,23 @@ class Map(Body):
     def uses(self) -> Iterator[Inner]:
         """Yield what is done with each item."""
         yield Inner("do", self.do, frozenset({self.name, "index"}))
+
+
+class Retrieve(Body):
+    """Find the passages of an index that a query is nearest to, at most `top_k`, best first.
+
+    max_tokens: of all passages together, estimated. where: metadata that each must have; a list means any of these.
+    """
+
+    index: ReferenceText
+    query: str
+    top_k: Int = Field(default=4, ge=1, le=1000)
+    max_tokens: Int | None = Field(default=None, ge=1)
+    where: dict[str, Any] = Field(default_factory=dict)
+
+    def templates(self) -> Mapping[str, Any]:
+        """Return the query and what is asked of metadata."""
+        return {"query": self.query, "where": self.where}
 
 
 class Step(Use):

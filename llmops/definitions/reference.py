@@ -10,10 +10,11 @@ from pydantic import AfterValidator
 
 from llmops.definitions.base import IDENTITY_DIGITS, is_name, short
 
-Kind = Literal["prompt", "chain", "dataset", "experiment"]
+Kind = Literal["prompt", "chain", "index", "dataset", "experiment"]
 
 FOLDERS: dict[Kind, str] = {
     "prompt": "prompts",
+    "index": "chains/indexes",  # before the folder it stands in
     "chain": "chains",
     "dataset": "datasets",
     "experiment": "experiments",

@@ -58,6 +58,12 @@ class Tree(Protocol):
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder, sorted; none when it does not exist."""
 
+    def paths(self, folder: str) -> list[str]:
+        """Return the paths of all files below a folder, "" the root, sorted; links and hidden folders left out."""
+
+    def open_path(self, path: str) -> BinaryIO:
+        """Return a file that `paths` has named, open for reading, whatever characters its name has."""
+
     def place(self, path: str) -> str:
         """Return how a traceback names a file."""
 
@@ -90,6 +96,25 @@ class WorkTree:
         except OSError as error:
             raise UsageError(f"{folder} cannot be read: {error.strerror}") from error
 
+    def paths(self, folder: str) -> list[str]:
+        top = self._within(folder)
+        if top != self.root.resolve() / folder:
+            return []  # it is a link, or stands below one
+        found = []
+        for below, folders, files in os.walk(top, onerror=_refuse):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in files:
+                full = Path(below, name)
+                if full.is_file() and not full.is_symlink():
+                    found.append((PurePosixPath(folder) / full.relative_to(top)).as_posix())
+        return sorted(found)
+
+    def open_path(self, path: str) -> BinaryIO:
+        try:
+            return self._within(path).open("rb")
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
     def place(self, path: str) -> str:
         return str(self.root / path)
 
@@ -99,6 +124,9 @@ class WorkTree:
         Raises UsageError when it leads out of the project, by `..`, an absolute path or a link.
         """
         check_relative(path)
+        return self._within(path)
+
+    def _within(self, path: str) -> Path:
         try:
             full = (self.root / path).resolve()
         except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError before Python 3.13
@@ -106,6 +134,10 @@ class WorkTree:
         if not full.is_relative_to(self.root.resolve()):
             raise UsageError(f"{path!r} leads out of the project")
         return full
+
+
+def _refuse(error: OSError) -> None:
+    raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -147,8 +179,9 @@ class GitTree:
         check_relative(path)
         pure = PurePosixPath(path)
         name = self._files(str(pure.parent)).get(pure.name)
-        if name is None:
-            return None
+        return None if name is None else self._blob(name)
+
+    def _blob(self, name: str) -> bytes:
         if name not in self.blobs:
             self.blobs[name] = git(self.root, "cat-file", "blob", name)
         return self.blobs[name]
@@ -160,6 +193,35 @@ class GitTree:
     def names(self, folder: str) -> list[str]:
         check_relative(folder)
         return sorted(self._files(folder))
+
+    def paths(self, folder: str) -> list[str]:
+        below = f"{folder}/" if folder else ""
+        return sorted(
+            path
+            for path in self._below
+            if path.startswith(below)
+            and not any(part.startswith(".") for part in path[len(below) :].split("/")[:-1])
+        )
+
+    @cached_property
+    def _below(self) -> dict[str, str]:
+        """The object name of every regular file of the project, by path."""
+        command = [
+            "ls-tree",
+            "-r",
+            "-z",
+            "--full-tree",
+            self.commit,
+            *([self._prefix] if self._prefix else []),
+        ]
+        return {
+            os.fsdecode(file).removeprefix(self._prefix): about.decode().split()[2]
+            for about, _, file in (entry.partition(b"\t") for entry in git(self.root, *command).split(b"\0"))
+            if about.startswith(b"100")
+        }
+
+    def open_path(self, path: str) -> BinaryIO:
+        return BytesIO(self._blob(self._below[path]))
 
     def place(self, path: str) -> str:
         return f"{self.label}:{path}"

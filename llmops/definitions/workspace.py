@@ -5,11 +5,12 @@ Loading checks what one file can tell; `check.py` looks at what only several tog
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from llmops.definitions.documents import BOM, Document
 from llmops.definitions.experiment import Experiment
 from llmops.definitions.expressions import chain_findings, experiment_findings, prompt_findings
 from llmops.definitions.flat_files import SUFFIXES
+from llmops.definitions.index import Index, Source, folder_of, matcher
 from llmops.definitions.project import ModelDefinition, Project
 from llmops.definitions.prompt import Prompt
 from llmops.definitions.recorded import RecordedFile, read_recorded
@@ -43,6 +45,7 @@ PROJECT_FILE = "llmops.yaml"
 MODELS: dict[Kind, type[Definition]] = {
     "prompt": Prompt,
     "chain": Chain,
+    "index": Index,
     "dataset": DatasetDefinition,
     "experiment": Experiment,
 }
@@ -191,6 +194,19 @@ class Workspace:
                 allow_empty=self.today.allow_empty,
             )
 
+    def index(self, name: str) -> Index:
+        """Return an index; what stands in its sources is read by whoever builds it."""
+        return self.unchecked(Index, "index", name)
+
+    def source_files(self, source: Source) -> list[str]:
+        """Return the paths of the files that a source of an index names, sorted."""
+        found: set[str] = set()
+        for glob in source.globs:
+            folder = folder_of(glob)
+            paths = self._once("paths", folder, partial(self.tree.paths, folder))
+            found.update(filter(matcher(glob).fullmatch, paths))
+        return sorted(found)
+
     def recorded(self, path: str) -> RecordedFile:
         """Return the outputs that another system gave, from their file (UsageError when there is none)."""
         return self._once("recorded", path, lambda: self._recorded(path))
@@ -214,6 +230,10 @@ class Workspace:
             return value
 
         return self._once(kind, name, make)
+
+    def remember(self, what: str, name: str, make: Callable[[], T]) -> T:
+        """Return what `make` gives, once for all who ask this workspace for the same."""
+        return self._once(what, name, make)
 
     def _once(self, what: str, name: str, make: Callable[[], T]) -> T:
         key = (what, name)
@@ -290,7 +310,7 @@ class Workspace:
             return self.today
         unknown = f"{reference}: no {kind} of that identity stands here"
         try:
-            commits = find_commits(self.root, FOLDERS.values())
+            commits = find_commits(self.root, self._folders())
         except UsageError as error:
             raise UsageError(f"{unknown}, and there is no history to look in: {error}") from error
         for commit in commits:
@@ -299,6 +319,12 @@ class Workspace:
                 return then
         note = shallow_note(self.root)
         raise UsageError(f"{unknown} or in git's history" + (f"; {note}" if note else ""))
+
+    def _folders(self) -> set[str]:
+        """Return the folders in which an identity can change: those of definitions, and of what indexes read."""
+        indexes = [self.today.index(name) for name in self.today.names("index")]
+        read = {folder_of(glob) for index in indexes for each in index.sources for glob in each.globs}
+        return {*FOLDERS.values(), *(folder or "." for folder in read)}
 
     def _stands(self, kind: Kind, name: str, wanted: str) -> bool:
         """Return whether a definition of that identity stands in this tree; a broken or absent one is another."""
@@ -333,9 +359,23 @@ class Workspace:
         if kind == "chain":
             with self._inside(name):
                 return self.chain_identity(self.chain(name))
+        if kind == "index":
+            return self._index_identity(self.index(name))
         if kind == "dataset":
             return self.dataset(name).version()
         return identity_of(self.experiment(name).meaning())
+
+    def _index_identity(self, index: Index) -> str:
+        """Hash what is written and the files named, not what stands outside the project."""
+        files = {path: self._digest(path) for source in index.sources for path in self.source_files(source)}
+        return identity_of({"index": index.meaning(), "files": files})
+
+    def _digest(self, path: str) -> str:
+        digest = hashlib.sha256()
+        with self.tree.open_path(path) as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
 
     @contextmanager
     def _inside(self, chain: str) -> Iterator[None]:
@@ -366,6 +406,9 @@ class Workspace:
 
     def step_identity(self, use: Use) -> str:
         """Return the identity of what a verb names; a release counts with its model and parameters."""
+        if use.retrieve is not None:
+            index = self.resolve("index", use.retrieve.index)
+            return index.workspace.identity("index", index.name)
         if use.body is not None:
             return identity_of([self.step_identity(inner.use) for inner in use.body.uses()])
         if use.python is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmops.definitions.base import identity_of
-from llmops.definitions.chain import Chain, Use
+from llmops.definitions.chain import Chain, Retrieve, Use
 from llmops.definitions.dataset import Case
 from llmops.definitions.prompt import ExamplesBlock, Parameters, Prompt
 from llmops.definitions.reference import Kind
@@ -23,6 +23,7 @@ from llmops.steps.chain import ChainProgram
 from llmops.steps.mapping import open_map
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.python import PythonProgram
+from llmops.steps.retrieve import RetrieveProgram, open_retrieve
 
 
 @dataclass(frozen=True)
@@ -192,10 +193,28 @@ def _bound(
     if use.map is not None:
         inner = _bound(workspace, use.map.do, inherited, paths, seed, name)
         return Bound(use, open_map(use.map, inner))
+    if use.retrieve is not None:
+        return _retrieving(workspace, use, use.retrieve, paths, name)
     kind: Kind = "prompt" if use.prompt is not None else "chain"
     own = Overrides(use.model, use.parameters.given(), use.set)
     overrides = Overrides(paths=paths).over(own.over(inherited))
     return Bound(use, open_program(workspace.resolve(kind, use.target), overrides, seed=seed))
+
+
+def _retrieving(
+    workspace: Workspace, use: Use, definition: Retrieve, paths: Mapping[str, Any], name: str
+) -> Bound:
+    """Return a step that asks an index, which `set` may change: another index, or how much is found."""
+    if paths:
+        try:
+            definition = Retrieve.model_validate({**definition.model_dump(), **paths})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            hint = nearest(key, Retrieve.model_fields) if problem["type"] == "extra_forbidden" else None
+            raise UsageError(f"set {name}.{key}: {hint or problem['msg']}") from error
+        use = use.model_copy(update={"retrieve": definition})
+    return Bound(use, open_retrieve(definition, workspace.resolve("index", definition.index)))
 
 
 def _python_program(workspace: Workspace, use: Use, paths: Mapping[str, Any], name: str) -> PythonProgram:
@@ -214,11 +233,11 @@ def _own_meaning(chain: Chain) -> dict[str, Any]:
 
 
 def load_functions(program: Program) -> None:
-    """Import every function a program calls, so that one that cannot be is known before anything is paid for.
+    """Import every function a program calls and build every index it asks, before anything is paid for.
 
-    Raises UsageError saying which module failed, and how.
+    Raises UsageError saying which module failed, and how, and what building an index raises.
     """
-    if isinstance(program, PythonProgram):
+    if isinstance(program, PythonProgram | RetrieveProgram):
         program.load()
     for part in program.parts.values():
         load_functions(part)

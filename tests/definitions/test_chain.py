@@ -64,7 +64,7 @@ def test_what_a_step_reads_is_inferred_from_its_templates() -> None:
     [
         (
             "{id: a}",
-            "1:9: steps, item 1: a step has exactly one of prompt, chain, python, map, this one has 0",
+            "1:9: steps, item 1: a step has exactly one of prompt, chain, python, map, retrieve, this one has 0",
         ),
         ("{id: a, prompt: x, chain: y}", "this one has 2"),
         ("{id: a, promt: x}", "did you mean 'prompt'?"),
