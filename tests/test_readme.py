@@ -16,7 +16,7 @@ from llmops.cli import COMMANDS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-EXAMPLE = ("prompts", "chains", "datasets", "experiments", "llmops.yaml")
+EXAMPLE = ("prompts", "chains", "datasets", "experiments", "docs", "README.md", "llmops.yaml")
 CHANGING = re.compile(r"support_tickets-[0-9a-f]{8}|\d+\.\d+ s|\d+(?:,\d{3})* calls|\d+ reused")
 
 
@@ -60,7 +60,15 @@ def steady(line: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/comparing.md", "docs/gates.md", "docs/recordings.md", "docs/running.md"]
+    "page",
+    [
+        "README.md",
+        "docs/comparing.md",
+        "docs/docs_qa.md",
+        "docs/gates.md",
+        "docs/recordings.md",
+        "docs/running.md",
+    ],
 )
 def test_every_command_of_a_page_prints_what_it_shows(example: Path, page: str) -> None:
     ran = [(command, lines) for command, lines in transcripts(ROOT / page) if command.startswith("llmops ")]

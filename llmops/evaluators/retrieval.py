@@ -64,6 +64,7 @@ class Retrieval:
     low: float | None = 0.0
     high: float | None = 1.0
     needs_expected = True
+    parts_share_range = True
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -225,7 +225,8 @@ class Labels:
 class Sheet:
     """The numbers in the rows of one variant, by metric and row, however long the texts were: one to eight bytes each.
 
-    ledgers: what evaluators that sum up over all cases said. costs: of the outputs; None once one is unknown.
+    parts: of scores, by metric the evaluator that they are of. ledgers: what evaluators that sum up over all cases
+    said. costs: of the outputs; None once one is unknown.
     """
 
     summing: frozenset[str] = frozenset()
@@ -234,7 +235,7 @@ class Sheet:
     clusters: Labels = field(default_factory=Labels)
     tried: bytearray = field(default_factory=bytearray)
     columns: dict[str, Column] = field(default_factory=dict)
-    parts: set[str] = field(default_factory=set)
+    parts: dict[str, str] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     n_errors: int = 0
     costs: Column | None = field(default_factory=Column)
@@ -252,7 +253,7 @@ class Sheet:
         for score in row.scores:
             self._add(score.evaluator, place, score.value)
             for part, value in score.parts.items():
-                self.parts.add(f"{score.evaluator}.{part}")
+                self.parts[f"{score.evaluator}.{part}"] = score.evaluator
                 self._add(f"{score.evaluator}.{part}", place, value)
             if score.evaluator in self.summing:
                 self.ledgers.setdefault(score.evaluator, Ledger()).add(place, score)
@@ -368,7 +369,10 @@ def summarise_variant(
         sheet.add(row)
     versions = [evaluator.version() for evaluator in evaluators]
     figures = _scored(sheet, versions)
-    figures |= {name: _open_mean(sheet.values(name)) for name in sorted(sheet.parts)}
+    bounded = {each.name for each in evaluators if getattr(each.evaluator, "parts_share_range", False)}
+    ranges = {each.name: (each.low, each.high) for each in versions if each.name in bounded}
+    for name, owner in sorted(sheet.parts.items()):
+        figures[name] = _mean(sheet.values(name), *ranges.get(owner, (None, None)))
     for name, evaluator in summing.items():
         figures |= _summed_up(name, evaluator, sheet, seed)
     figures |= _measured(sheet)
@@ -410,12 +414,14 @@ def _noting_models(rows: Iterable[RowNumbers | Row], names: set[str]) -> Iterato
 def _scored(sheet: Sheet, evaluators: Sequence[EvaluatorVersion], slice_name: str | None = None) -> Figures:
     figures = {}
     for evaluator in evaluators:
-        values = sheet.values(evaluator.name, slice_name)
-        if evaluator.low is None or evaluator.high is None:
-            figures[evaluator.name] = _open_mean(values)
-        else:
-            figures[evaluator.name] = _bounded_mean(values, evaluator.low, evaluator.high)
+        figures[evaluator.name] = _mean(
+            sheet.values(evaluator.name, slice_name), evaluator.low, evaluator.high
+        )
     return figures
+
+
+def _mean(values: Values, low: float | None, high: float | None) -> Figure:
+    return _open_mean(values) if low is None or high is None else _bounded_mean(values, low, high)
 
 
 def _bounded_mean(values: Values, low: float, high: float, kind: Literal["mean", "share"] = "mean") -> Figure:

@@ -274,3 +274,14 @@ def check_column(values: list[float | None]) -> None:
             column.put(place, value)
     found = column.values(len(values))
     assert [None if math.isnan(value) else value for value in found.tolist()] == values
+
+
+def test_parts_that_share_their_scores_range_have_its_interval() -> None:
+    searched = evaluator("retrieval")
+    rows = [
+        row(f"c{n}", score=scored_as(1.0, "retrieval", parts={"hit_at_4": 1.0}), slice_name="a")
+        for n in range(20)
+    ]
+    found = figures_of(rows, searched)
+    assert ends(found["retrieval.hit_at_4"]) == ends(found["retrieval"])
+    assert ends(found["retrieval.hit_at_4"])[0] == pytest.approx(0.05 ** (1 / 20))
