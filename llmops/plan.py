@@ -463,7 +463,9 @@ def _input_price(workspace: Workspace, program: Program | BoundEvaluator) -> flo
 
 
 def _calls_of(program: Program) -> int:
-    return int(program.kind == "prompt") + sum(map(_calls_of, program.parts.values()))
+    """Return how many calls a cell takes: one a prompt, and one a query whose vector a model makes."""
+    asks = program.kind == "prompt" or (program.kind == "retrieve" and bool(program.models))
+    return int(asks) + sum(map(_calls_of, program.parts.values()))
 
 
 def _mean_tokens(program: Program, cases: Sequence[Case]) -> float | None:

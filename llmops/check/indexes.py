@@ -6,9 +6,13 @@ from collections.abc import Iterator
 
 from llmops.definitions.chain import Retrieve
 from llmops.definitions.documents import Document, Location
+from llmops.definitions.index import ModelEmbedder
 from llmops.definitions.workspace import Workspace
-from llmops.errors import Finding, nearest
+from llmops.errors import Finding, LlmopsError, nearest
 from llmops.indexes.documents import corpus_of
+from llmops.models import model_class
+from llmops.models.abilities import able_providers
+from llmops.models.base import Ability
 
 LISTED = 5
 
@@ -17,11 +21,27 @@ def check_index(workspace: Workspace, name: str) -> list[Finding]:
     """Return what is wrong with an index and with the documents it reads."""
     document = workspace.document("index", name)
     corpus = corpus_of(workspace, name)
-    found = list(corpus.findings)
+    found = [*corpus.findings, *_embedder_findings(workspace, document, name)]
     if not found and not corpus.documents:
         message = f"none of its {len(corpus.empty)} documents has any text"
         found.append(document.finding(("sources",), message))
     return found
+
+
+def _embedder_findings(workspace: Workspace, document: Document, name: str) -> Iterator[Finding]:
+    embedder = workspace.index(name).embedder
+    if not isinstance(embedder, ModelEmbedder):
+        return
+    place = ("embedder", "model")
+    try:
+        provider = workspace.model(embedder.model).provider
+        abilities = model_class(provider).abilities
+    except LlmopsError as error:
+        yield document.finding(place, str(error))
+        return
+    if Ability.EMBEDDINGS not in abilities:
+        able = ", ".join(able_providers({Ability.EMBEDDINGS}))
+        yield document.finding(place, f"{provider} has no {Ability.EMBEDDINGS}", f"these have: {able}")
 
 
 def index_notes(workspace: Workspace, name: str) -> Iterator[str]:

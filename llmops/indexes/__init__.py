@@ -1,6 +1,7 @@
 """Indexes: passages go in, and those that are nearest to a query come back.
 
-`open_index` gives an index of the project, built before if it has not been: versioned by what went in and how.
+`open_index` gives an index of the project, built before if it has not been: versioned by what went in and how. Where a
+model makes its vectors, whoever opens it says how the model is asked.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from llmops.definitions.base import identity_of
-from llmops.definitions.index import Index
+from llmops.definitions.index import Index, ModelEmbedder
 from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, UsageError
 from llmops.indexes import files
 from llmops.indexes.base import VERSION, Hit, Passage, Query, Store
 from llmops.indexes.chunks import passages_of
 from llmops.indexes.documents import Corpus, corpus_of
+from llmops.indexes.embedding import Embed, embed_all
 from llmops.indexes.fts import FullText, write_passages
+from llmops.models import model_version
+from llmops.records import ModelVersion
+
+Vectors = Callable[[Sequence[str]], Any]
 
 
 @dataclass(frozen=True)
@@ -38,74 +44,106 @@ class OpenIndex:
         return [(found[hit.place], hit.score) for hit in hits]
 
 
+def model_of(workspace: Workspace, name: str) -> ModelVersion | None:
+    """Return the model that makes the vectors of an index; None where none is asked."""
+    embedder = workspace.index(name).embedder
+    if not isinstance(embedder, ModelEmbedder):
+        return None
+    return model_version(embedder.model, workspace.model(embedder.model))
+
+
 def index_version(workspace: Workspace, name: str) -> str:
-    """Return the hash of all that decides what an index finds: its definition, its documents and our code."""
-    return identity_of([VERSION, workspace.identity("index", name)])
+    """Return the hash of all that decides what an index finds: its definition, documents, model and our code."""
+    model = model_of(workspace, name)
+    asked = [] if model is None else [model.identity]
+    return identity_of([VERSION, workspace.identity("index", name), *asked])
+
+
+def find_index(workspace: Workspace, name: str) -> OpenIndex | None:
+    """Return an index of the project if this version of it has been built."""
+    version = index_version(workspace, name)
+    folder = files.find_built(workspace.root, name, version)
+    return None if folder is None else _opened(workspace.index(name), name, version, folder)
 
 
 def open_index(workspace: Workspace, name: str) -> OpenIndex:
-    """Return an index of the project, built where this version of it has not been.
+    """Return an index of the project whose vectors no model makes, built where this version of it has not been.
 
     Raises DefinitionError when documents cannot be read, UsageError when there are none, StoreError for a disk that
     does not take it.
     """
-    version = index_version(workspace, name)
+    found = find_index(workspace, name)
+    if found is not None:
+        return found
     definition = workspace.index(name)
-    folder = files.find_built(workspace.root, name, version)
-    if folder is None:
-        folder = _build(workspace, name, definition, version)
-    files.note_use(folder)
-    passages = FullText(folder)
-    return OpenIndex(
-        name, version, files.read_about(folder) or {}, passages, _store(definition, folder, passages)
-    )
+    corpus = readable_corpus(workspace, name)
+
+    def vectors(texts: Sequence[str]) -> Any:
+        from llmops.indexes.dense import hashed
+
+        return hashed(texts, _known_vectors(workspace.root, name))
+
+    return _built(workspace, name, definition, corpus, vectors)
 
 
-def _build(workspace: Workspace, name: str, definition: Index, version: str) -> Path:
+async def embed_index(workspace: Workspace, name: str, embed: Embed) -> OpenIndex:
+    """Return an index of the project whose vectors a model makes, built where it has not been; raises as `open_index`.
+
+    embed: asks the model; what it raises is raised.
+    """
+    found = find_index(workspace, name)
+    if found is not None:
+        return found
+    definition = workspace.index(name)
+    corpus = readable_corpus(workspace, name)
+    texts = [passage.searched for passage in passages_of(corpus.documents, definition.chunker)]
+    made = await embed_all(texts, embed)
+    return _built(workspace, name, definition, corpus, lambda _: made)
+
+
+def readable_corpus(workspace: Workspace, name: str) -> Corpus:
+    """Return the documents of an index.
+
+    Raises DefinitionError when some cannot be read, UsageError when none has any text.
+    """
     corpus = corpus_of(workspace, name)
     if corpus.findings:
         raise DefinitionError(corpus.findings)
     if not corpus.documents:
         raise UsageError(f"index {name}: none of its {len(corpus.empty)} documents has any text")
-    known = _known_vectors(workspace.root, name) if definition.embedder == "hashing" else {}
+    return corpus
+
+
+def _built(workspace: Workspace, name: str, definition: Index, corpus: Corpus, vectors: Vectors) -> OpenIndex:
+    version = index_version(workspace, name)
 
     def write(folder: Path) -> dict[str, Any]:
-        n = write_passages(folder, passages_of(corpus.documents, definition.chunker))
-        if definition.embedder != "none":
-            _write_vectors(definition, folder, known)
+        passages = list(passages_of(corpus.documents, definition.chunker))
+        write_passages(folder, passages)
+        _write_vectors(definition, folder, [passage.searched for passage in passages], vectors)
         return {
             "name": name,
             "version": version,
             "code": VERSION,
-            "n_passages": n,
-            **_said(definition, corpus),
+            "embedder": definition.meaning()["embedder"],
+            "n_documents": len(corpus.documents),
+            "n_passages": len(passages),
+            "empty": corpus.empty,
         }
 
-    return files.build(workspace.root, name, version, write)
+    folder = files.build(workspace.root, name, version, write)
+    return _opened(definition, name, version, folder)
 
 
-def _said(definition: Index, corpus: Corpus) -> dict[str, Any]:
-    return {
-        "n_documents": len(corpus.documents),
-        "empty": corpus.empty,
-        "embedder": definition.meaning()["embedder"],
-    }
-
-
-def _write_vectors(definition: Index, folder: Path, known: Mapping[str, Any]) -> None:
-    reading = FullText(folder)
-    try:
-        texts = [passage.searched for passage in reading.all()]
-    finally:
-        reading.close()
+def _write_vectors(definition: Index, folder: Path, texts: Sequence[str], vectors: Vectors) -> None:
     if definition.embedder == "tfidf":
         from llmops.indexes.tfidf import TfIdf
 
         TfIdf.write(folder, texts)
-    else:
-        from llmops.indexes.dense import hashed, write_vectors
+    elif definition.embedder != "none":
+        from llmops.indexes.dense import write_vectors
 
-        write_vectors(folder, hashed(texts, known))
+        write_vectors(folder, vectors(texts))
 
 
 def _known_vectors(root: Path, name: str) -> dict[str, Any]:
@@ -123,13 +161,21 @@ def _known_vectors(root: Path, name: str) -> dict[str, Any]:
     return {}
 
 
+def _opened(definition: Index, name: str, version: str, folder: Path) -> OpenIndex:
+    files.note_use(folder)
+    passages = FullText(folder)
+    about = files.read_about(folder) or {}
+    return OpenIndex(name, version, about, passages, _store(definition, folder, passages))
+
+
 def _store(definition: Index, folder: Path, passages: FullText) -> Store:
-    stores: dict[str, Callable[[], Store]] = {
-        "fts": lambda: passages,
-        "vectors": lambda: _vectors(definition, folder),
-        "fused": lambda: _fused([passages, _vectors(definition, folder)]),
-    }
-    return stores[definition.store]()
+    if definition.store == "fts":
+        return passages
+    if definition.store == "vectors":
+        return _vectors(definition, folder)
+    from llmops.indexes.fused import Fused
+
+    return Fused([passages, _vectors(definition, folder)])
 
 
 def _vectors(definition: Index, folder: Path) -> Store:
@@ -142,10 +188,15 @@ def _vectors(definition: Index, folder: Path) -> Store:
     return Dense(folder)
 
 
-def _fused(stores: Sequence[Store]) -> Store:
-    from llmops.indexes.fused import Fused
-
-    return Fused(stores)
-
-
-__all__ = ["Hit", "OpenIndex", "Passage", "Query", "index_version", "open_index"]
+__all__ = [
+    "Hit",
+    "OpenIndex",
+    "Passage",
+    "Query",
+    "embed_index",
+    "find_index",
+    "index_version",
+    "model_of",
+    "open_index",
+    "readable_corpus",
+]

@@ -265,7 +265,7 @@ def _attributes(trace: CaseTrace, step: Step) -> dict[str, Any]:
         "mlflow.traceRequestId": _trace_id(trace),
         "mlflow.spanType": _KINDS[step.kind],
         "mlflow.spanInputs": step.inputs,
-        "mlflow.spanOutputs": step.output,
+        "mlflow.spanOutputs": _documents(step.output) if step.kind == "retrieve" else step.output,
         "mlflow.llm.model": step.model,
         "mlflow.llm.provider": step.provider,
         **{f"llmops.{key}": value for key, value in step.extra.items()},
@@ -279,3 +279,22 @@ def _attributes(trace: CaseTrace, step: Step) -> dict[str, Any]:
     if step.cost_usd is not None:
         found["mlflow.llm.cost"] = {"total_cost": step.cost_usd}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _documents(output: Any) -> Any:
+    """Return passages as MLflow shows them and gives them to its judges; what is none as it is."""
+    passages = output.get("passages") if isinstance(output, dict) else None
+    if not isinstance(passages, list) or not all(isinstance(each, dict) for each in passages):
+        return output
+    return [
+        {
+            "page_content": each.get("text"),
+            "metadata": {
+                "doc_uri": each.get("source"),
+                "score": each.get("score"),
+                **(each.get("metadata") or {}),
+            },
+            "id": each.get("id"),
+        }
+        for each in passages
+    ]
