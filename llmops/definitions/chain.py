@@ -43,6 +43,23 @@ class Body(Definition):
         yield from ()
 
 
+class Retrieve(Body):
+    """Find the passages of an index that a query is nearest to, at most `top_k`, best first.
+
+    max_tokens: of all passages together, estimated. where: metadata that each must have; a list means any of these.
+    """
+
+    index: ReferenceText
+    query: str
+    top_k: Int = Field(default=4, ge=1, le=1000)
+    max_tokens: Int | None = Field(default=None, ge=1)
+    where: dict[str, Any] = Field(default_factory=dict)
+
+    def templates(self) -> Mapping[str, Any]:
+        """Return the query and what is asked of metadata."""
+        return {"query": self.query, "where": self.where}
+
+
 class Use(Definition):
     """What is carried out: exactly one verb. `with` gives a reference its inputs as templates or plain values.
 
@@ -120,23 +137,6 @@ class Map(Body):
     def uses(self) -> Iterator[Inner]:
         """Yield what is done with each item."""
         yield Inner("do", self.do, frozenset({self.name, "index"}))
-
-
-class Retrieve(Body):
-    """Find the passages of an index that a query is nearest to, at most `top_k`, best first.
-
-    max_tokens: of all passages together, estimated. where: metadata that each must have; a list means any of these.
-    """
-
-    index: ReferenceText
-    query: str
-    top_k: Int = Field(default=4, ge=1, le=1000)
-    max_tokens: Int | None = Field(default=None, ge=1)
-    where: dict[str, Any] = Field(default_factory=dict)
-
-    def templates(self) -> Mapping[str, Any]:
-        """Return the query and what is asked of metadata."""
-        return {"query": self.query, "where": self.where}
 
 
 class Step(Use):

@@ -6,13 +6,15 @@ It says only what is wanted; reading, building and searching belong to `indexes/
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from llmops.addresses import HTTP_URL
 from llmops.definitions.base import Bool, Definition, Float, Int, Name, meaning_of
-from llmops.definitions.project import Url, Variable
+from llmops.definitions.project import Variable
 
 Format = Literal["text", "markdown", "html", "jsonl", "csv"]
 FORMATS: dict[str, Format] = {
@@ -28,7 +30,11 @@ FORMATS: dict[str, Format] = {
 }
 """How a file is read, by the end of its name."""
 
+MAX_STARS = 3
+"""In one name of a pattern: what it takes to match one grows with each."""
+
 Scalar = str | Int | Float | Bool
+_QUERY = re.compile(r"\s*(?:select|with)\b", re.IGNORECASE)
 _PART = re.compile(r"[^\\/:\x00-\x1f\x7f]+")
 
 
@@ -40,6 +46,8 @@ def _check_glob(glob: str) -> str:
         )
     if any("**" in part and part != "**" for part in parts) or parts[-1] == "**":
         raise ValueError(f"{glob!r}: ** stands alone between two /, for folders, as in docs/**/*.md")
+    if any(part.count("*") > MAX_STARS for part in parts if part != "**"):
+        raise ValueError(f"{glob!r}: a name has at most {MAX_STARS} *")
     return glob
 
 
@@ -58,7 +66,8 @@ class Source(Definition):
     """Where documents come from: files of the project, a query to a database, or a page of the web.
 
     files: a pattern, or several; `*` stays within a folder, `**/` is any number of folders.
-    sql: a query, each row of which is a document; url, url_env: of the database, or the variable that holds it.
+    sql: a query, each row of which is a document; database: a file of SQLite in the project; url_env: the variable
+    that holds the URL of any other.
     format: of files and of a page; None goes by the end of the name.
     text, id: the columns of JSONL, CSV and rows that hold a document's text and its name; the others are metadata.
     labels: metadata that every document of the source has.
@@ -67,7 +76,7 @@ class Source(Definition):
     files: Glob | tuple[Glob, ...] | None = None
     sql: str | None = Field(default=None, min_length=1)
     http: Page | None = None
-    url: Url | None = None
+    database: str | None = None
     url_env: Variable | None = None
     format: Format | None = None
     text: str = "text"
@@ -79,8 +88,10 @@ class Source(Definition):
         given = [key for key in ("files", "sql", "http") if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(f"a source has exactly one of files, sql, http, this one has {len(given)}")
-        if (self.sql is not None) != (bool(self.url) or bool(self.url_env)) or (self.url and self.url_env):
-            raise ValueError("a query has one of url and url_env, and nothing else has them")
+        if (self.database is not None) + (self.url_env is not None) != (self.sql is not None):
+            raise ValueError("a query has one of database and url_env, and nothing else has them")
+        if self.sql is not None and not _QUERY.match(self.sql):
+            raise ValueError("a query begins with SELECT or WITH: it reads and changes nothing")
         if self.sql is not None and self.format is not None:
             raise ValueError("what a query gives has no format")
         return self
@@ -93,7 +104,7 @@ class Source(Definition):
     @property
     def place(self) -> str:
         """How messages call it."""
-        return self.http or ", ".join(self.globs) or f"the query to {self.url_env or self.url}"
+        return self.http or ", ".join(self.globs) or f"the query to {self.url_env or self.database}"
 
 
 class Chunker(Definition):
@@ -148,17 +159,43 @@ class Index(Definition):
         return meaning_of(self, without={"description"})
 
 
-def matcher(glob: str) -> re.Pattern[str]:
-    """Return the expression that a path matches when the pattern does; hidden names match only where written."""
-    parts = glob.split("/")
-    said = "".join(r"(?:[^/.][^/]*/)*" if part == "**" else f"{_part(part)}/" for part in parts)
-    return re.compile(said.removesuffix("/"))
+def matches(glob: str, path: str) -> bool:
+    """Say whether a path is one that a pattern means; hidden names are only where they are written."""
+    parts = [_part(part) for part in glob.split("/")]
+    reached = {0}  # parts of the pattern that what has been read can be the beginning of
+    for name in path.split("/"):
+        reached = {next_ for at in _skipped(parts, reached) for next_ in _step(parts, at, name)}
+    return len(parts) in reached
 
 
-def _part(part: str) -> str:
+def _skipped(parts: Sequence[re.Pattern[str] | None], reached: set[int]) -> set[int]:
+    """Return where one can be without reading on: `**` may be no folder at all."""
+    found = set(reached)
+    for at, part in enumerate(parts):
+        if part is None and at in found:
+            found.add(at + 1)
+    return found
+
+
+def _step(parts: Sequence[re.Pattern[str] | None], at: int, name: str) -> Iterator[int]:
+    if at == len(parts):
+        return
+    part = parts[at]
+    if part is None:
+        if not name.startswith("."):
+            yield at
+    elif part.fullmatch(name):
+        yield at + 1
+
+
+@cache
+def _part(part: str) -> re.Pattern[str] | None:
+    """Return what one name has to be like; None for any number of folders."""
+    if part == "**":
+        return None
     hidden = "" if part.startswith(".") else r"(?!\.)"
     words = {"*": "[^/]*", "?": "[^/]"}
-    return hidden + "".join(words.get(letter, re.escape(letter)) for letter in re.sub(r"\*+", "*", part))
+    return re.compile(hidden + "".join(words.get(letter, re.escape(letter)) for letter in part))
 
 
 def folder_of(glob: str) -> str:

@@ -98,8 +98,8 @@ class WorkTree:
 
     def paths(self, folder: str) -> list[str]:
         top = self._within(folder)
-        if top != self.root.resolve() / folder:
-            return []  # it is a link, or stands below one
+        if top != self.root.resolve() / folder or not top.is_dir():
+            return []  # it is a link, or stands below one, or is not there
         found = []
         for below, folders, files in os.walk(top, onerror=_refuse):
             folders[:] = [name for name in folders if not name.startswith(".")]

@@ -23,7 +23,7 @@ from llmops.definitions.documents import BOM, Document
 from llmops.definitions.experiment import Experiment
 from llmops.definitions.expressions import chain_findings, experiment_findings, prompt_findings
 from llmops.definitions.flat_files import SUFFIXES
-from llmops.definitions.index import Index, Source, folder_of, matcher
+from llmops.definitions.index import Index, Source, folder_of, matches
 from llmops.definitions.project import ModelDefinition, Project
 from llmops.definitions.prompt import Prompt
 from llmops.definitions.recorded import RecordedFile, read_recorded
@@ -204,7 +204,7 @@ class Workspace:
         for glob in source.globs:
             folder = folder_of(glob)
             paths = self._once("paths", folder, partial(self.tree.paths, folder))
-            found.update(filter(matcher(glob).fullmatch, paths))
+            found.update(path for path in paths if matches(glob, path))
         return sorted(found)
 
     def recorded(self, path: str) -> RecordedFile:

@@ -312,3 +312,34 @@ def test_git_says_in_english_what_it_cannot_do(
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     with pytest.raises(UsageError, match=r"^git cat-file: Not a valid object name"):
         trees.git(history[0], "cat-file", "blob", "nothing")
+
+
+def test_all_files_below_a_folder_are_the_same_in_the_work_tree_and_in_git(
+    project: Project, git: Git
+) -> None:
+    files = ("a.md", "d/b.md", "d/e/Ein Blatt é.md", "d/.hidden/c.md", "d/.f.md", "g/h.md")
+    root = project(dict.fromkeys(files, "text"))
+    (root / "d/link.md").symlink_to(root / "a.md")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "x")
+    committed = GitTree(root, resolve_revision(root, "HEAD"))
+    for folder in ("", "d", "d/e", "nowhere"):
+        found = [path for path in WorkTree(root).paths(folder) if not path.startswith(".git")]
+        assert committed.paths(folder) == [path for path in found if path != "llmops.yaml"] or not folder
+        assert {"d/link.md", "d/.hidden/c.md"}.isdisjoint(found)
+    assert WorkTree(root).paths("d") == ["d/.f.md", "d/b.md", "d/e/Ein Blatt é.md"]
+    for tree in (WorkTree(root), committed):
+        with tree.open_path("d/e/Ein Blatt é.md") as file:
+            assert file.read() == b"text"
+
+
+def test_a_folder_that_leads_outside_or_through_a_link_has_no_paths_S06(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = project({"d/a.md": "x"})
+    (root / "out").symlink_to(tmp_path_factory.mktemp("outside"), target_is_directory=True)
+    (root / "in").symlink_to(root / "d", target_is_directory=True)
+    with pytest.raises(UsageError, match="leads out of the project"):
+        WorkTree(root).paths("out")
+    assert WorkTree(root).paths("in") == []

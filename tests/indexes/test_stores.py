@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llmops.definitions.workspace import load_workspace
 from llmops.indexes import OpenIndex, fts, open_index
-from llmops.indexes.base import Hit, Query
+from llmops.indexes.base import Hit, Passage, Query
 from llmops.indexes.fused import fuse
 from llmops.models.ngrams import words
 
@@ -150,7 +150,7 @@ def test_bm25_is_that_of_the_formula(query: str, data: st.DataObject) -> None:
             st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=6), min_size=1, max_size=8
         )
     )
-    passages = [fts.Passage(str(place), "d", " ".join(each)) for place, each in enumerate(texts)]
+    passages = [Passage(str(place), "d", " ".join(each)) for place, each in enumerate(texts)]
     with tempfile.TemporaryDirectory() as name:
         fts.write_passages(Path(name), passages)
         index = fts.FullText(Path(name))
@@ -179,4 +179,6 @@ def test_tfidf_is_the_cosine_of_weighted_words(opened: Opened) -> None:
     idf = {"a": math.log(3 / 2) + 1, "b": math.log(3 / 3) + 1, "c": math.log(3 / 2) + 1}
     passage = {"b": idf["b"], "c": (1 + math.log(2)) * idf["c"]}
     expected = passage["c"] / math.hypot(*passage.values())
-    assert index.store.search(Query("c"), 2) == [Hit(1, pytest.approx(expected, abs=1e-6))]
+    (hit,) = index.store.search(Query("c"), 2)
+    assert hit.place == 1
+    assert hit.score == pytest.approx(expected, abs=1e-6)
