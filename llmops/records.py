@@ -536,7 +536,7 @@ class Variant(Record):
     definition_identity: of the prompt or chain with all it refers to. identity: with model, parameters, `set`.
     group: the cell of the matrix it stands in; comparisons stay within a group.
     prompts: identity of each prompt it uses, by name. response_format: of a prompt that declares one.
-    steps: of a chain, in the order of its file.
+    steps: of a chain, each after those it needs, else in the order of the file.
     """
 
     name: str
@@ -596,6 +596,36 @@ class EvaluatorVersion(Record):
     prompts: Mapping[str, str] = Field(default_factory=dict)
 
 
+class StepBlame(Record):
+    """The wrong cases that come from one step.
+
+    step: None where no step's own score failed. share: of all wrong cases.
+    """
+
+    step: str | None
+    share: float
+    case_ids: tuple[str, ...]
+
+
+class Blame(Record):
+    """Which steps of a chain its wrong cases come from: of each, the first step whose own score failed.
+
+    metric: the final score, which fails below pass_at, or above it where lower is better. n: cases that have it.
+    steps: in the order of the chain, those without a case too where they have a score of their own.
+    """
+
+    metric: str
+    pass_at: float
+    lower_is_better: bool = False
+    n: int
+    n_wrong: int
+    steps: tuple[StepBlame, ...]
+
+    def by_case(self) -> dict[str, str]:
+        """Return the step that each wrong case comes from, by case id, where one explains it."""
+        return {case_id: each.step for each in self.steps if each.step for case_id in each.case_ids}
+
+
 class RunStatus(StrEnum):
     """How far a run has come."""
 
@@ -628,6 +658,7 @@ class Run(Record):
     n_retried, n_repeated, n_unknown, hidden_usd: as in `Spent`. After a kill n_calls counts what is known to have been
     sent; what may have been sent besides is in n_unknown, and the truth lies between n_calls and their sum.
     answered_by: by variant, the models that the services said had answered, which may not be those asked for.
+    blame: by variant, of those whose steps have scores of their own.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -661,6 +692,7 @@ class Run(Record):
     summary: Mapping[str, Mapping[str, Figure]] = Field(default_factory=dict)
     slices: Mapping[str, Mapping[str, Mapping[str, Figure]]] = Field(default_factory=dict)
     answered_by: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    blame: Mapping[str, Blame] = Field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
 
 

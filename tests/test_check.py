@@ -751,3 +751,25 @@ def test_a_model_that_no_target_asks_keeps_none_from_running(project: Project) -
     )
     assert findings(root, ("experiment", "try")) == []
     assert len(findings(root)) == 1
+
+
+# --- evaluators of steps ----------------------------------------------------------------------------------
+
+
+def test_a_step_that_no_variant_has_is_told_at_its_line(project: Project) -> None:
+    step = EXPERIMENT.replace("[exact_match]", "[exact_match, token_f1: {step: STEP, pass_at: 0.5}]")
+    assert told(project, experiments__try=step.replace("STEP", "ask")) == []
+    line = only(told(project, experiments__try=step.replace("STEP", "aks")))
+    assert line.startswith("experiments/try.experiment.yaml:6:")
+    assert "no variant has a step 'aks'; did you mean 'ask'?" in line.replace("\n    ", "; ")
+
+
+def test_a_step_is_not_looked_for_in_a_chain_that_cannot_be_read(project: Project) -> None:
+    step = EXPERIMENT.replace("[exact_match]", "[exact_match, token_f1: {step: aks}]")
+    found = told(project, experiments__try=step.replace("{chain: answer}", "{chain: answr}"))
+    assert "answr" in only(found)
+
+
+def test_a_bar_outside_the_range_of_a_score_is_told(project: Project) -> None:
+    bar = EXPERIMENT.replace("[exact_match]", "[exact_match: {pass_at: 50}]")
+    assert "exact_match goes from 0 to 1, so 50 says nothing" in only(told(project, experiments__try=bar))

@@ -60,7 +60,15 @@ def steady(line: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/comparing.md", "docs/gates.md", "docs/recordings.md", "docs/running.md"]
+    "page",
+    [
+        "README.md",
+        "docs/comparing.md",
+        "docs/docs_qa.md",
+        "docs/gates.md",
+        "docs/recordings.md",
+        "docs/running.md",
+    ],
 )
 def test_every_command_of_a_page_prints_what_it_shows(example: Path, page: str) -> None:
     ran = [(command, lines) for command, lines in transcripts(ROOT / page) if command.startswith("llmops ")]

@@ -51,6 +51,7 @@ def _use_findings(
     kind = evaluator_class(use.kind)
     place = ("evaluators", index, use.kind)
     options = build(kind.Options, document, place, use.options)
+    yield from _step_findings(workspace, document, experiment, index)
     if use.kind == "python":
         node = workspace.code.function_node(options.function)
         if not node.decorator_list:
@@ -68,6 +69,32 @@ def _use_findings(
             n_lacking = 1 + sum(1 for _ in lacking)
             message = f"{n_lacking} cases expect nothing, {first!r} the first, and {use.name} needs it"
             yield document.finding(place, message)
+
+
+def _step_findings(
+    workspace: Workspace, document: Document, experiment: Experiment, index: int
+) -> Iterator[Finding]:
+    """Yield the findings of a step that no variant has, and of a score that no output could have to pass."""
+    use = experiment.evaluators[index]
+    place = ("evaluators", index, use.kind)
+    low, high = _range(use.name, {use.name: use})
+    if use.pass_at is not None and low is not None and high is not None and not low <= use.pass_at <= high:
+        message = f"{use.name} goes from {low:g} to {high:g}, so {use.pass_at:g} says nothing"
+        yield document.finding((*place, "pass_at"), message)
+    steps = _steps(workspace, experiment) if use.step is not None else None
+    if steps is not None and use.step not in steps:
+        hint = nearest(str(use.step), steps) or f"steps: {', '.join(sorted(steps)) or 'none'}"
+        yield document.finding((*place, "step"), f"no variant has a step {use.step!r}", hint)
+
+
+def _steps(workspace: Workspace, experiment: Experiment) -> set[str] | None:
+    """Return the steps of all chains that are tried, None where one cannot be read: that is told of the variant."""
+    chains = (variant.chain for variant in experiment.variants.values() if variant.chain is not None)
+    try:
+        found = [workspace.resolve("chain", chain) for chain in chains]
+        return {step.id for each in found for step in each.workspace.chain(each.name).steps}
+    except LlmopsError:
+        return None
 
 
 def _judge_findings(

@@ -36,6 +36,8 @@ MEASURED = (
     "cost_usd",
 )
 MAX_TRIALS = 1000
+_COMMON = ("name", "output", "expected", "step", "pass_at")
+"""What may stand among the options of any evaluator."""
 
 
 class VariantDefinition(Definition):
@@ -74,12 +76,16 @@ class EvaluatorUse(Definition):
     """One evaluator as an experiment uses it: `KIND`, `KIND: {options}`, or `python: MODULE:function`.
 
     output, expected: expressions that pick what is judged; by default the whole output and `expected`.
+    step: of a chain, whose output is judged by default; the score is that step's own.
+    pass_at: the score from which a case passes, where that is not the best there is: a report says which step failed.
     """
 
     kind: str
     name: Name
     output: str | None = None
     expected: str | None = None
+    step: Name | None = None
+    pass_at: Float | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -98,16 +104,22 @@ class EvaluatorUse(Definition):
             options = {"function": options}
         if not isinstance(options, Mapping):
             raise ValueError(f"the options of {kind!r} are keys and values")
-        common = {key: options[key] for key in ("name", "output", "expected") if key in options}
+        common = {key: options[key] for key in _COMMON if key in options}
         rest = {key: options[key] for key in options if key not in common and not str(key).startswith("x-")}
         default = str(options.get("function", kind)).rpartition(":")[2] if kind == "python" else kind
         return {"kind": kind, "name": default, **common, "options": rest}
+
+    @property
+    def picked(self) -> str | None:
+        """The expression of what is judged, None for the whole output."""
+        return f"{{{{ steps.{self.step}.output }}}}" if self.step and self.output is None else self.output
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Return the schema of the forms that people write, not of the fields."""
         text = {"type": "string"}
-        options = {"type": "object", "properties": {"name": text, "output": text, "expected": text}}
+        known = {**dict.fromkeys(_COMMON, text), "pass_at": {"type": "number"}}
+        options = {"type": "object", "properties": known}
         one = {"type": "object", "minProperties": 1, "maxProperties": 1}
         forms = [text, {**one, "additionalProperties": {"anyOf": [text, options]}}]
         return {"description": "KIND, KIND: {options}, or python: MODULE:function", "anyOf": forms}

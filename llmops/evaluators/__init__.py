@@ -26,6 +26,7 @@ EVALUATORS: Mapping[str, str] = {
     "number": "llmops.evaluators.number:Number",
     "python": "llmops.evaluators.python:PythonEvaluator",
     "regex": "llmops.evaluators.regex:Regex",
+    "retrieval": "llmops.evaluators.retrieval:Retrieval",
     "rouge": "llmops.evaluators.rouge:Rouge",
     "squad_exact_match": "llmops.evaluators.overlap:SquadExactMatch",
     "ter": "llmops.evaluators.translation:Ter",

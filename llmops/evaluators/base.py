@@ -93,7 +93,8 @@ class Evaluator(Protocol):
     low: float | None
     high: float | None
     """The range of its scores; None where it is open. An output that crashed scores `low`; `lower_is_better`, as
-    an attribute of those of which it is true, makes that the best, and what `judge` says of such an output counts."""
+    an attribute of those of which it is true, makes that the best, and what `judge` says of such an output counts.
+    `parts_share_range`, likewise, says that every part lies in the same range."""
 
     async def judge(self, subject: Subject) -> Judgement:
         """Return the judgement of one output.

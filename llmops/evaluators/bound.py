@@ -15,7 +15,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from llmops.call import Stopping
-from llmops.definitions.base import identity_of
+from llmops.definitions.base import identity_of, without_none
 from llmops.definitions.dataset import Case
 from llmops.definitions.experiment import EvaluatorUse
 from llmops.definitions.templates import TemplateError, evaluate, parse_template
@@ -49,6 +49,12 @@ class BoundEvaluator:
     def name(self) -> str:
         """What its metric is called."""
         return self.use.name
+
+    @property
+    def pass_at(self) -> float | None:
+        """The score at which a case passes, the best there is unless the experiment says; None where none is best."""
+        best = self.evaluator.low if lower_is_better(self.evaluator) else self.evaluator.high
+        return best if self.use.pass_at is None else self.use.pass_at
 
     @cached_property
     def asking(self) -> AskingEvaluator | None:
@@ -107,17 +113,25 @@ class BoundEvaluator:
 
     async def _scored(self, case: Case, output: Output, asking: Asking | None) -> Score:
         why = f"no output: {output.error.message if output.error else output.status}"
-        if output.status is Status.CRASHED:
+        status = self._status(output)
+        if status is Status.CRASHED:
             return await self._worst(case, why)
-        if output.status not in JUDGED:
+        if status not in JUDGED:
             return self._absent(why)
         try:
-            subject = self._subject(case, output)
+            subject = self._subject(case, output, status)
         except TemplateError as error:
             if output.valid is not False:
                 raise
             return await self._worst(case, f"outside its declared format: {error}")
         return self._score(await self.judge(subject, asking))
+
+    def _status(self, output: Output) -> Status:
+        """How what is judged ended: the output, or the step looked at where the chain failed elsewhere."""
+        if output.status in JUDGED or self.use.step is None:
+            return output.status
+        own = (span.status for span in output.spans if span.parent == 0 and span.name == self.use.step)
+        return next(own, output.status)
 
     async def judge(self, subject: Subject, asking: Asking | None) -> Judgement:
         """Return the judgement as the evaluator gives it; raises as that does."""
@@ -147,10 +161,10 @@ class BoundEvaluator:
         seen = {"expected": case.expected, "inputs": dict(case.inputs), "metadata": dict(case.metadata)}
         return _evaluated(self.use.expected, seen, case.expected)
 
-    def _subject(self, case: Case, output: Output) -> Subject:
+    def _subject(self, case: Case, output: Output, status: Status) -> Subject:
         expected: Any = case.expected
         value: Any = output.value
-        if self.use.output is not None or self.use.expected is not None:
+        if self.use.picked is not None or self.use.expected is not None:
             steps = {span.name: span.given() for span in output.spans if span.parent == 0}
             seen = {
                 "output": output.value,
@@ -159,7 +173,7 @@ class BoundEvaluator:
                 "metadata": dict(case.metadata),
                 "steps": steps,
             }
-            value = _evaluated(self.use.output, seen, value)
+            value = _evaluated(self.use.picked, seen, value)
             expected = _evaluated(self.use.expected, seen, expected)
         return Subject(
             case_id=case.id,
@@ -167,7 +181,7 @@ class BoundEvaluator:
             output=value,
             expected=expected,
             metadata=case.metadata,
-            status=output.status,
+            status=status,
             spans=output.spans,
             cluster=case.cluster,
         )
@@ -247,6 +261,7 @@ def open_bound(workspace: Workspace, use: EvaluatorUse) -> BoundEvaluator:
             "output": use.output,
             "expected": use.expected,
             "source": source,
+            **without_none({"step": use.step, "pass_at": use.pass_at}),
         }
     )
     return BoundEvaluator(use, evaluator, identity)

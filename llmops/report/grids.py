@@ -15,6 +15,7 @@ from llmops.report.sentences import judgement
 
 _CLASS_FIGURES = ("recall", "precision", "f1")
 _WORST_CLASSES = 5
+_FIRST_CASES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Grid:
 
 def run_grids(run: Run, comparisons: Sequence[Comparison]) -> Iterator[Grid]:
     """Yield every table of a run that has rows, what matters most first."""
-    grids = [metrics_grid(run), costs_grid(run)]
+    grids = [metrics_grid(run), blame_grid(run), costs_grid(run)]
     for comparison in comparisons:
         grids += comparison_grids(comparison)
     if not comparisons:
@@ -175,6 +176,33 @@ def classes_grid(run: Run, evaluator: str) -> Grid:
             rows.append((texts.one_line(label), texts.one_line(variant.name), *cells, f"{n:,}"))
     title = f"{texts.one_line(evaluator)}: the classes told worst"
     return Grid(title, ("class", "variant", *_CLASS_FIGURES, "n"), tuple(rows), n_names=2)
+
+
+def blame_grid(run: Run) -> Grid:
+    """Return for each variant of a chain which steps its wrong cases come from, and the first of these cases."""
+    rows: list[tuple[str, ...]] = []
+    notes: dict[str, None] = {}
+    for variant in run.variants:
+        blame = run.blame.get(variant.name)
+        if blame is None:
+            continue
+        bar = texts.quantity(blame.metric, blame.pass_at)
+        side = "above" if blame.lower_is_better else "below"
+        notes[
+            f"wrong: {texts.one_line(blame.metric)} {side} {bar}; from the first step whose own score failed"
+        ] = None
+        for found in blame.steps:
+            n = len(found.case_ids)
+            name = "(no step's own score failed)" if found.step is None else texts.one_line(found.step)
+            cells = texts.one_line(variant.name), f"{n:,} of {blame.n_wrong:,}", f"{found.share:.0%}"
+            rows.append((name, *cells, _first(found.case_ids)))
+    header = ("step", "variant", "wrong cases", "share", "")
+    return Grid("Where wrong cases come from", header, tuple(rows), n_names=2, notes=tuple(notes))
+
+
+def _first(case_ids: Sequence[str]) -> str:
+    shown = ", ".join(map(texts.one_line, case_ids[:_FIRST_CASES]))
+    return f"{shown}, ..." if len(case_ids) > _FIRST_CASES else shown
 
 
 # --- comparisons --------------------------------------------------------------------------------------------

@@ -21,12 +21,12 @@ import jinja2
 from markupsafe import Markup
 
 from llmops.definitions.base import short
-from llmops.records import Comparison, ErrorInfo, Output, Run, Score, Span, Verdict
+from llmops.records import Comparison, ErrorInfo, Output, Row, Run, Score, Span, Verdict
 from llmops.report import charts, texts
 from llmops.report.cases import Source, failed_cases
 from llmops.report.differences import Pieces, mark
 from llmops.report.drawn import comparison_views, metric_groups, spread_views
-from llmops.report.grids import Grid, classes_grids, costs_grid, run_slices_grid
+from llmops.report.grids import Grid, blame_grid, classes_grids, costs_grid, run_slices_grid
 from llmops.report.pairs import N_WORST, Pair, flipped_and_worst
 from llmops.report.pairs import Side as PairSide
 from llmops.report.sentences import repetitions, run_caveats, run_facts, run_headlines
@@ -165,7 +165,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 def _more_grids(run: Run, comparisons: Sequence[Comparison]) -> Iterator[Grid]:
-    grids = [*([] if comparisons else [run_slices_grid(run)]), *classes_grids(run)]
+    grids = [blame_grid(run), *([] if comparisons else [run_slices_grid(run)]), *classes_grids(run)]
     return (grid for grid in grids if grid.rows)
 
 
@@ -293,12 +293,19 @@ def _side(run: Run, side: PairSide, answer: Shown | None) -> dict[str, Any]:
     return {
         "name": side.name,
         "role": role.removeprefix(", "),
+        "blame": None if row is None else _blamed(run, row),
         "answer": answer,
         "error": None if output is None else _error(output.error),
         "is_invalid": output is not None and output.valid is False,
         "scores": [] if row is None else [_score(score) for score in row.scores],
         "steps": None if row is None or output is None else _steps(output, row.case.inputs),
     }
+
+
+def _blamed(run: Run, row: Row) -> str | None:
+    """Return the step that a wrong case comes from."""
+    blame = run.blame.get(row.variant)
+    return None if blame is None else blame.by_case().get(row.case.id)
 
 
 def _score(score: Score) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from llmops.evaluators.base import Summary, Summed
 from llmops.evaluators.bound import BoundEvaluator
 from llmops.records import (
     FAILED,
+    Blame,
     EvaluatorVersion,
     Figure,
     Interval,
@@ -28,6 +29,7 @@ from llmops.records import (
     RowNumbers,
     Run,
 )
+from llmops.score.blame import find_blame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -223,7 +225,8 @@ class Labels:
 class Sheet:
     """The numbers in the rows of one variant, by metric and row, however long the texts were: one to eight bytes each.
 
-    ledgers: what evaluators that sum up over all cases said. costs: of the outputs; None once one is unknown.
+    parts: of scores, by metric the evaluator that they are of. ledgers: what evaluators that sum up over all cases
+    said. costs: of the outputs; None once one is unknown.
     """
 
     summing: frozenset[str] = frozenset()
@@ -232,7 +235,7 @@ class Sheet:
     clusters: Labels = field(default_factory=Labels)
     tried: bytearray = field(default_factory=bytearray)
     columns: dict[str, Column] = field(default_factory=dict)
-    parts: set[str] = field(default_factory=set)
+    parts: dict[str, str] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     n_errors: int = 0
     costs: Column | None = field(default_factory=Column)
@@ -250,7 +253,7 @@ class Sheet:
         for score in row.scores:
             self._add(score.evaluator, place, score.value)
             for part, value in score.parts.items():
-                self.parts.add(f"{score.evaluator}.{part}")
+                self.parts[f"{score.evaluator}.{part}"] = score.evaluator
                 self._add(f"{score.evaluator}.{part}", place, value)
             if score.evaluator in self.summing:
                 self.ledgers.setdefault(score.evaluator, Ledger()).add(place, score)
@@ -281,6 +284,14 @@ class Sheet:
     def column(self, name: str) -> npt.NDArray[np.float64]:
         """Return the value of each row, NaN where there is none."""
         return self.columns.get(name, Column()).values(len(self.ids))
+
+    def case_means(self, name: str) -> npt.NDArray[np.float64]:
+        """Return the mean of each case over its rows, NaN where there is none, in the order of case ids."""
+        return self._grouped.means(self.column(name))
+
+    def case_ids(self, chosen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+        """Return the ids of the cases chosen, one truth a case in the order of their ids."""
+        return tuple(self.ids[row] for row in self._grouped.first[chosen])
 
     def values(self, name: str, slice_name: str | None = None) -> Values:
         """Return the case means of a metric, over all cases or those of one slice, in the order of case ids."""
@@ -333,12 +344,24 @@ class Values:
         return math.fsum(self.numbers) / len(self.numbers)
 
 
-def summarise_variant(
-    rows: Iterable[RowNumbers | Row], evaluators: Sequence[BoundEvaluator], *, seed: int
-) -> tuple[Figures, dict[str, Figures]]:
-    """Return the figures of one variant by metric name, and those of its evaluators by slice.
+class Summarised(NamedTuple):
+    """The figures of one variant by metric name, those of its evaluators by slice, and which steps are to blame."""
 
-    rows: all of the variant's rows. seed: of the resampling behind figures that are no means.
+    figures: Figures
+    slices: dict[str, Figures]
+    blame: Blame | None
+
+
+def summarise_variant(
+    rows: Iterable[RowNumbers | Row],
+    evaluators: Sequence[BoundEvaluator],
+    *,
+    seed: int,
+    steps: Sequence[str] = (),
+) -> Summarised:
+    """Return what all rows of one variant come to.
+
+    seed: of the resampling behind figures that are no means. steps: of a chain, each after those it needs.
     """
     summing = {bound.name: bound.evaluator for bound in evaluators if isinstance(bound.evaluator, Summary)}
     sheet = Sheet(frozenset(summing))
@@ -346,11 +369,15 @@ def summarise_variant(
         sheet.add(row)
     versions = [evaluator.version() for evaluator in evaluators]
     figures = _scored(sheet, versions)
-    figures |= {name: _open_mean(sheet.values(name)) for name in sorted(sheet.parts)}
+    bounded = {each.name for each in evaluators if getattr(each.evaluator, "parts_share_range", False)}
+    ranges = {each.name: (each.low, each.high) for each in versions if each.name in bounded}
+    for name, owner in sorted(sheet.parts.items()):
+        figures[name] = _mean(sheet.values(name), *ranges.get(owner, (None, None)))
     for name, evaluator in summing.items():
         figures |= _summed_up(name, evaluator, sheet, seed)
     figures |= _measured(sheet)
-    return figures, {name: _scored(sheet, versions, name) for name in sheet.slices.names}
+    slices = {name: _scored(sheet, versions, name) for name in sheet.slices.names}
+    return Summarised(figures, slices, find_blame(sheet, evaluators, steps))
 
 
 def summarise_run(source: Numbers, run: Run, evaluators: Sequence[BoundEvaluator]) -> Run:
@@ -358,17 +385,21 @@ def summarise_run(source: Numbers, run: Run, evaluators: Sequence[BoundEvaluator
     summary: dict[str, Mapping[str, Figure]] = {}
     slices: dict[str, Mapping[str, Mapping[str, Figure]]] = {}
     answered_by: dict[str, tuple[str, ...]] = {}
+    blame: dict[str, Blame] = {}
     n_errors = 0
     for variant in run.variants:
         names: set[str] = set()
         rows = _noting_models(source.numbers(run.id, variant=variant.name), names)
-        figures, slices[variant.name] = summarise_variant(rows, evaluators, seed=run.seed)
-        summary[variant.name] = figures
+        found = summarise_variant(rows, evaluators, seed=run.seed, steps=[step.id for step in variant.steps])
+        figures = summary[variant.name] = found.figures
+        slices[variant.name] = found.slices
+        if found.blame is not None:
+            blame[variant.name] = found.blame
         n_errors += round((figures["error_rate"].value or 0.0) * figures["error_rate"].n)
         if names:
             answered_by[variant.name] = tuple(sorted(names))
-    changes = {"summary": summary, "slices": slices, "n_errors": n_errors, "answered_by": answered_by}
-    return run.model_copy(update=changes)
+    changes = {"summary": summary, "slices": slices, "answered_by": answered_by, "blame": blame}
+    return run.model_copy(update={**changes, "n_errors": n_errors})
 
 
 def _noting_models(rows: Iterable[RowNumbers | Row], names: set[str]) -> Iterator[RowNumbers | Row]:
@@ -383,12 +414,14 @@ def _noting_models(rows: Iterable[RowNumbers | Row], names: set[str]) -> Iterato
 def _scored(sheet: Sheet, evaluators: Sequence[EvaluatorVersion], slice_name: str | None = None) -> Figures:
     figures = {}
     for evaluator in evaluators:
-        values = sheet.values(evaluator.name, slice_name)
-        if evaluator.low is None or evaluator.high is None:
-            figures[evaluator.name] = _open_mean(values)
-        else:
-            figures[evaluator.name] = _bounded_mean(values, evaluator.low, evaluator.high)
+        figures[evaluator.name] = _mean(
+            sheet.values(evaluator.name, slice_name), evaluator.low, evaluator.high
+        )
     return figures
+
+
+def _mean(values: Values, low: float | None, high: float | None) -> Figure:
+    return _open_mean(values) if low is None or high is None else _bounded_mean(values, low, high)
 
 
 def _bounded_mean(values: Values, low: float, high: float, kind: Literal["mean", "share"] = "mean") -> Figure:

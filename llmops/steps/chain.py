@@ -49,6 +49,15 @@ class ChainProgram:
         """The programs of its steps, by id."""
         return {name: step.program for name, step in self.steps.items()}
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The ids of its steps, each after those it needs, else in the order of the file."""
+        order: list[str] = []
+        while len(order) < len(self._needs):
+            left = (name for name in self._needs if name not in order)
+            order.append(next(name for name in left if self._needs[name] <= set(order)))
+        return tuple(order)
+
     @cached_property
     def _checks(self) -> Checks:
         return checks_of(self.chain.inputs)

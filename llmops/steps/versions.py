@@ -15,8 +15,8 @@ from llmops.steps.python import PythonProgram
 
 
 def step_versions(program: ChainProgram) -> tuple[StepVersion, ...]:
-    """Return the steps of a chain with what determines each, in the order of its file."""
-    reads = dependencies(program.chain)
+    """Return the steps of a chain with what determines each, each after those it reads."""
+    reads, steps = dependencies(program.chain), {step.id: step for step in program.chain.steps}
     return tuple(
         StepVersion(
             id=step.id,
@@ -27,7 +27,7 @@ def step_versions(program: ChainProgram) -> tuple[StepVersion, ...]:
                 **dict(_parts(program.steps[step.id].program)),
             },
         )
-        for step in program.chain.steps
+        for step in map(steps.__getitem__, program.order)
     )
 
 

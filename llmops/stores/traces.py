@@ -166,6 +166,7 @@ class Teller:
         self._yes_or_no = frozenset(yes_or_no)
         self._sources = {version.identity: _source(version) for version in run.evaluators}
         self._judges = {version.identity for version in run.evaluators if is_judge(version)}
+        self._blame = {name: blame.by_case() for name, blame in run.blame.items()}
         self._variants = {variant.name: variant for variant in run.variants}
 
     def tell(self, row: Row) -> CaseTrace | None:
@@ -175,7 +176,9 @@ class Teller:
             return None
         steps = self._steps(row, output)
         marks = tuple(self._marks(row))
-        plain = json.dumps([_fields(step) for step in steps] + [_fields(mark) for mark in marks])
+        labels = self._labels(row)
+        blame = [labels["blame"]] if "blame" in labels else []  # follows from other repeats too
+        plain = json.dumps([_fields(step) for step in steps] + [_fields(mark) for mark in marks] + blame)
         place = json.dumps(
             [self._run.id, self._run.created_at.isoformat(), row.variant, row.repeat, output.cell_id]
         )
@@ -191,7 +194,7 @@ class Teller:
             response=shorten(response, MAX_PREVIEW, whole=ROWS_FILE),
             steps=steps,
             marks=marks,
-            labels=self._labels(row),
+            labels=labels,
             size=len(plain),
         )
 
@@ -200,6 +203,7 @@ class Teller:
             "case_id": row.case.id,
             "slice": row.case.slice,
             "repeat": str(row.repeat) if self._run.repeats > 1 else None,
+            "blame": self._blame.get(row.variant, {}).get(row.case.id),
         }
         return {name: shorten(text, MAX_PREVIEW, whole=ROWS_FILE) for name, text in found.items() if text}
 

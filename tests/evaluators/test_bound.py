@@ -238,3 +238,49 @@ def test_every_evaluator_that_does_not_fit_is_found_with_its_place(project: Call
     assert len(said) == 4
     assert all(one.startswith("experiments/e.experiment.yaml:") for one in said)
     assert "options of exact_match: any_of, normalise" in said[0]
+
+
+# --- a step's own score -----------------------------------------------------------------------------------
+
+
+def test_a_step_is_judged_by_its_output_unless_an_expression_picks_more_closely(
+    bind: Callable[..., BoundEvaluator],
+) -> None:
+    spans = (
+        span(0, None, "chain", "x"),
+        span(1, 0, "find", {"passages": ["red"]}),
+        span(2, 0, "other", "red"),
+    )
+    output = output_of("blue", spans=spans)
+    use = {"retrieval": {"step": "find"}}
+    assert score(bind(use), output).value == 1.0
+    assert score(bind({"exact_match": {"step": "other"}}), output).value == 1.0
+    picked = {"exact_match": {"step": "find", "output": "{{ steps.find.output.passages[0] }}"}}
+    assert score(bind(picked), output).value == 1.0
+    absent = score(bind({"exact_match": {"step": "answer"}}), output)
+    assert absent.value is None and "answer" in str(absent.error)
+
+
+def test_a_step_that_did_its_work_is_judged_though_the_chain_failed_after_it(
+    bind: Callable[..., BoundEvaluator],
+) -> None:
+    error = ErrorInfo(kind="step", message="no", step="answer")
+    failed = span(2, 0, "answer", None).model_copy(update={"status": Status.CRASHED, "error": error})
+    spans = (span(0, None, "chain", None), span(1, 0, "find", "red"), failed)
+    for status in (Status.CRASHED, Status.FILTERED, Status.REFUSED):
+        output = output_of(None, status=status, error=error, spans=spans)
+        assert score(bind({"exact_match": {"step": "find"}}), output).value == 1.0
+        assert score(bind({"exact_match": {"step": "answer"}}), output).value == 0.0
+        assert score(bind("exact_match"), output).value == (0.0 if status is Status.CRASHED else None)
+
+
+def test_a_step_that_was_never_reached_scores_as_the_output_does(bind: Callable[..., BoundEvaluator]) -> None:
+    error = ErrorInfo(kind="step", message="no", step="find")
+    spans = (span(0, None, "chain", None),)
+    crashed = output_of(None, status=Status.CRASHED, error=error, spans=spans)
+    assert score(bind({"token_f1": {"step": "answer"}}), crashed).value == 0.0
+
+
+def test_the_step_and_the_bar_are_part_of_what_an_evaluator_is(bind: Callable[..., BoundEvaluator]) -> None:
+    uses = [{"token_f1": options} for options in ({}, {"step": "a"}, {"step": "b"}, {"pass_at": 0.5})]
+    assert len({bind(use).identity for use in uses}) == len(uses)

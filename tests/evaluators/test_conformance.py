@@ -67,6 +67,12 @@ SENTENCES = [
     ("xyz", ["a dog", "the cat"]),
     ("", ["a dog", "the cat"]),
 ]
+RANKINGS = [
+    ([{"id": "a", "text": "one"}, "b"], ["a", "b"]),
+    ("c", ["a"]),
+    ({"passages": [{"source": "d", "text": "a  cat"}]}, [{"source": "d", "quote": "a cat"}]),
+    ([], [["a", "b"]]),
+]
 SCHEMA = {"type": "object", "properties": {"team": {"type": "string", "pattern": "^[a-z]+$"}}}
 EXAMPLES = [
     Example("bleu", {"lowercase": True, "tokenize": "intl"}, SENTENCES),
@@ -84,6 +90,7 @@ EXAMPLES = [
     Example("python", {"function": "t:f"}, TEXTS, share_of_expected),
     Example("regex", {"pattern": "^[bs]", "ignore_case": True}, TEXTS),
     Example("regex", {"mode": "fullmatch"}, TEXTS),
+    Example("retrieval", {"k": [1, 2]}, RANKINGS),
     Example("rouge", {"use_stemmer": True, "with_precision_and_recall": True}, SENTENCES),
     Example("squad_exact_match", {}, TEXTS),
     Example("ter", {}, SENTENCES),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmops.records import Figure
+from llmops.records import Blame, Figure, StepBlame
 from llmops.report.grids import (
+    blame_grid,
     classes_grid,
     costs_grid,
     effects_grid,
@@ -107,3 +108,30 @@ def test_what_is_to_be_known_of_a_figure_stands_once_under_the_table(example: Ca
     (said,) = metrics_grid(run.model_copy(update={"summary": summary})).notes
     assert said.endswith(f": {note}")
     assert said.count("exact_match") == 1
+
+
+def blamed(**changes: Any) -> Blame:
+    steps = (
+        StepBlame(step="find", share=0.75, case_ids=("a", "b\x1b[31m", "c", "d", "e", "f")),
+        StepBlame(step=None, share=0.25, case_ids=("g", "h")),
+    )
+    return Blame(metric="token_f1", pass_at=0.5, n=40, n_wrong=8, steps=steps).model_copy(update=changes)
+
+
+def test_the_steps_to_blame_stand_with_their_share_and_their_first_cases(example: Callable[..., Any]) -> None:
+    grid = blame_grid(example(blame={"few-shot": blamed()}).run)
+    assert grid.rows == (
+        ("find", "few-shot", "6 of 8", "75%", "a, b, c, ..."),
+        ("(no step's own score failed)", "few-shot", "2 of 8", "25%", "g, h"),
+    )
+    assert grid.notes == ("wrong: token_f1 below 0.500; from the first step whose own score failed",)
+    assert blame_grid(example().run).rows == ()
+
+
+def test_every_variant_has_its_own_blame_and_a_note_is_said_once(example: Callable[..., Any]) -> None:
+    nothing = blamed(n_wrong=0, steps=(StepBlame(step="find", share=0.0, case_ids=()),))
+    grid = blame_grid(example(blame={"zero-shot": nothing, "few-shot": blamed()}).run)
+    assert grid.rows[0][:4] == ("find", "zero-shot", "0 of 0", "0%")
+    assert len(grid.notes) == 1
+    other = blame_grid(example(blame={"few-shot": blamed(lower_is_better=True)}).run)
+    assert "token_f1 above 0.500" in other.notes[0]

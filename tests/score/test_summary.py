@@ -168,7 +168,7 @@ def test_what_keeps_no_format_is_a_share_of_those_that_have_one() -> None:
 
 def test_slices_are_summed_up_on_their_own() -> None:
     rows = [row(f"c{n}", float(n < 3), slice_name="easy" if n < 4 else "hard") for n in range(10)]
-    _, slices = summarise_variant([*rows, row("none", 1.0)], [EXACT], seed=1)
+    slices = summarise_variant([*rows, row("none", 1.0)], [EXACT], seed=1).slices
     assert {name: (found["exact_match"].value, found["exact_match"].n) for name, found in slices.items()} == {
         "easy": (0.75, 4),
         "hard": (0.0, 6),
@@ -274,3 +274,14 @@ def check_column(values: list[float | None]) -> None:
             column.put(place, value)
     found = column.values(len(values))
     assert [None if math.isnan(value) else value for value in found.tolist()] == values
+
+
+def test_parts_that_share_their_scores_range_have_its_interval() -> None:
+    searched = evaluator("retrieval")
+    rows = [
+        row(f"c{n}", score=scored_as(1.0, "retrieval", parts={"hit_at_4": 1.0}), slice_name="a")
+        for n in range(20)
+    ]
+    found = figures_of(rows, searched)
+    assert ends(found["retrieval.hit_at_4"]) == ends(found["retrieval"])
+    assert ends(found["retrieval.hit_at_4"])[0] == pytest.approx(0.05 ** (1 / 20))

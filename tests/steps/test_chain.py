@@ -198,3 +198,10 @@ def test_an_expression_that_fails_says_in_which_step(carry_out: Callable[..., Ca
     output = carry_out(program, {"text": "x"}).output
     assert output.status is Status.CRASHED
     assert output.error is not None and output.error.message.startswith("b: ")
+
+
+def test_the_order_of_steps_has_each_after_those_it_needs() -> None:
+    needs = {"last": {"text": "{{ middle.output }} {{ first.output }}"}, "first": TEXT}
+    steps = {**needs, "middle": {"text": "{{ first.output }}"}, "alone": TEXT}
+    program = chain_of(steps, {name: function(length) for name in steps})
+    assert program.order == ("first", "middle", "last", "alone")

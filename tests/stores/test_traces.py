@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmops.definitions.dataset import Case
 from llmops.records import (
+    Blame,
     Call,
     CallState,
     DatasetVersion,
@@ -26,6 +27,7 @@ from llmops.records import (
     Score,
     Span,
     Status,
+    StepBlame,
     Usage,
     Variant,
 )
@@ -233,3 +235,17 @@ def test_what_is_too_long_or_too_deep_says_so() -> None:
     for _ in range(5_000):
         deep = [deep]
     assert "rows.jsonl" in bounded(deep)
+
+
+def test_a_wrong_case_is_labelled_with_the_step_it_comes_from_and_told_anew_when_that_changes() -> None:
+    steps = (
+        StepBlame(step="find", share=0.5, case_ids=("c1",)),
+        StepBlame(step=None, share=0.5, case_ids=("c2",)),
+    )
+    blame = Blame(metric="exact", pass_at=1.0, n=9, n_wrong=2, steps=steps)
+    run = make_run(blame={"new": blame})
+    told = [tell(row("new", number, 0.0), run) for number in (1, 2)]
+    assert [found.labels.get("blame") for found in told] == ["find", None]
+    plain = [tell(row("new", number, 0.0)) for number in (1, 2)]
+    assert told[0].key != plain[0].key
+    assert told[1].key == plain[1].key
