@@ -261,6 +261,7 @@ Verb = Literal[
     "tool",
     "http",
     "map",
+    "converse",
     "branch",
     "vote",
     "guard",

@@ -46,19 +46,24 @@ def _use_findings(
 ) -> list[Finding]:
     """Return what is wrong with what a step uses, the verbs inside it included. place: where the use stands."""
     if use.body is not None:
-        return [
-            finding
-            for inner in use.body.uses()
-            for finding in _use_findings(workspace, document, (*place, use.verb, inner.key), inner.use, chain)
-        ]
+        found = []
+        for inner in use.body.uses():
+            at = (*place, use.verb, inner.key)
+            try:
+                found += _use_findings(workspace, document, at, inner.use, chain)
+            except DefinitionError:
+                raise
+            except LlmopsError as error:
+                found.append(document.finding((*at, inner.use.verb), str(error)))
+        return found
     if use.python is not None:
         node = workspace.code.function_node(use.python)
         return [] if node.decorator_list else list(_function_findings(document, place, use, node.args))
     kind: Kind = "prompt" if use.prompt is not None else "chain"
     resolved = workspace.resolve(kind, use.target)
     used: InputTypes = getattr(resolved.workspace, kind)(resolved.name).inputs
-    found = list(_given_findings(document, place, use, used, chain))
-    return found + _override_findings(workspace, document, place, use, resolved)
+    given = list(_given_findings(document, place, use, used, chain))
+    return given + _override_findings(workspace, document, place, use, resolved)
 
 
 def _override_findings(

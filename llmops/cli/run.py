@@ -16,7 +16,7 @@ import click
 
 from llmops.cli.exits import STOPPED_BY_SIGNAL, Exit
 from llmops.cli.recordings import open_replay, record_replies, tell_misses
-from llmops.cli.render import read_inputs, read_paths
+from llmops.cli.render import given_inputs, read_paths
 from llmops.cli.session import (
     Session,
     complete_names,
@@ -367,7 +367,7 @@ def _run_one(
     resolved = session.workspace.resolve(kind, reference)  # type: ignore[arg-type]
     program = open_program(resolved, overrides, seed=0)
     declared = getattr(resolved.workspace, kind)(resolved.name).inputs
-    values = read_inputs(inputs, declared)
+    values = given_inputs(session, inputs, declared)
     if missing := [name for name in declared if name not in values]:
         raise UsageError(f"{reference} needs --input {missing[0]}=...")
     settings = Settings(session.environment, steady_clock(), concurrency)

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, Field, model_validator
 
 from llmops.definitions.base import Definition, Name, meaning_of
-from llmops.definitions.prompt import Parameters
+from llmops.definitions.prompt import Parameters, StopText
 from llmops.definitions.reference import ReferenceText
 from llmops.definitions.schemas import InputTypes, check_name
 from llmops.definitions.templates import parse_template
 
-VERBS = ("prompt", "chain", "python", "map")
+VERBS = ("prompt", "chain", "python", "map", "converse")
 STEP_PARTS: Mapping[str, tuple[str, ...]] = {"retrieve": ("passages",), "vote": ("value", "votes")}
 """Keys of a verb's output that are reached as STEP.KEY, beside STEP.output."""
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
@@ -53,6 +53,7 @@ class Use(Definition):
     chain: ReferenceText | None = None
     python: FunctionText | None = None
     map: Map | None = None
+    converse: Converse | None = None
     arguments: dict[str, Any] = Field(default_factory=dict, alias="with")
     model: Name | None = None
     parameters: Parameters = Field(default_factory=Parameters)
@@ -119,6 +120,36 @@ class Map(Body):
     def uses(self) -> Iterator[Inner]:
         """Yield what is done with each item."""
         yield Inner("do", self.do, frozenset({self.name, "index"}))
+
+
+class Converse(Body):
+    """Let two speak in turn: what is tried, as the assistant, and whoever plays its user.
+
+    Both see `history`, the conversation so far as the speaker sees it (its own words are the assistant's), and `turn`,
+    the number of replies so far. opening: what was said before, as text of the user or as messages.
+    max_turns: replies of the assistant. stop: it ends once somebody says one of these.
+    """
+
+    user: Use
+    assistant: Use
+    opening: str | list[Any] | None = None
+    max_turns: int = Field(default=6, ge=1, le=50)
+    stop: StopText | Annotated[tuple[StopText, ...], Field(min_length=1)] = ()
+
+    def templates(self) -> Mapping[str, Any]:
+        """Return what was said before."""
+        return {} if self.opening is None else {"opening": self.opening}
+
+    def uses(self) -> Iterator[Inner]:
+        """Yield the two who speak."""
+        names = frozenset({"history", "turn"})
+        yield Inner("user", self.user, names)
+        yield Inner("assistant", self.assistant, names)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What ends it."""
+        return (self.stop,) if isinstance(self.stop, str) else self.stop
 
 
 class Step(Use):

@@ -129,7 +129,7 @@ class Judge:
         asked = Asked(
             name=resolved.name,
             identity=resolved.workspace.identity("prompt", resolved.name),
-            renderer=Renderer(prompt, pool),
+            renderer=Renderer(prompt, pool, images=resolved.workspace.images),
             model=model_version(model, workspace.model(model)),
             parameters=parameters,
         )

@@ -20,6 +20,7 @@ from llmops.models import model_version
 from llmops.render import Renderer
 from llmops.steps.base import Bound, Program
 from llmops.steps.chain import ChainProgram
+from llmops.steps.conversing import open_converse
 from llmops.steps.mapping import open_map
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.python import PythonProgram
@@ -73,7 +74,7 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
         meaning["messages"] = [message for message in meaning["messages"] if "examples" not in message]
     return PromptProgram(
         name=name,
-        renderer=Renderer(prompt, pool, seed=seed),
+        renderer=Renderer(prompt, pool, seed=seed, images=workspace.images),
         model=version,
         fallbacks=fallbacks,
         parameters=parameters,
@@ -84,6 +85,7 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
                 "seed": drawn,
                 "model": version.identity,
                 "with": parameters,
+                **({"images": images} if (images := workspace.images_of(prompt)) else {}),
                 **({"fallbacks": [each.identity for each in fallbacks]} if fallbacks else {}),
             }
         ),
@@ -192,10 +194,30 @@ def _bound(
     if use.map is not None:
         inner = _bound(workspace, use.map.do, inherited, paths, seed, name)
         return Bound(use, open_map(use.map, inner))
+    if use.converse is not None:
+        return _bound_converse(workspace, use, inherited, paths, seed, name)
     kind: Kind = "prompt" if use.prompt is not None else "chain"
     own = Overrides(use.model, use.parameters.given(), use.set)
     overrides = Overrides(paths=paths).over(own.over(inherited))
     return Bound(use, open_program(workspace.resolve(kind, use.target), overrides, seed=seed))
+
+
+def _bound_converse(
+    workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
+) -> Bound:
+    """Bind the two who speak; the model and parameters that a chain is given go to the assistant alone."""
+    assert use.converse is not None  # noqa: S101 - its caller looked
+    below: dict[str, dict[str, Any]] = {"user": {}, "assistant": {}}
+    for path, value in paths.items():
+        head, _, rest = path.partition(".")
+        if head not in below or not rest:
+            raise UsageError(f"set {name}.{path} reaches nothing; a conversation has user.KEY, assistant.KEY")
+        below[head][rest] = value
+    user = _bound(workspace, use.converse.user, Overrides(), below["user"], seed, f"{name}.user")
+    assistant = _bound(
+        workspace, use.converse.assistant, inherited, below["assistant"], seed, f"{name}.assistant"
+    )
+    return Bound(use, open_converse(use.converse, user, assistant))
 
 
 def _python_program(workspace: Workspace, use: Use, paths: Mapping[str, Any], name: str) -> PythonProgram:
