@@ -24,12 +24,7 @@ def check_chain(workspace: Workspace, name: str) -> list[Finding]:
     found = chain_findings(chain, document)
     is_wired = not found
     for index, step in enumerate(chain.steps):
-        try:
-            found += _use_findings(workspace, document, ("steps", index), step, chain)
-        except DefinitionError as error:
-            found += error.findings
-        except LlmopsError as error:
-            found.append(document.finding(("steps", index, step.verb), str(error)))
+        found += _caught_findings(workspace, document, ("steps", index), step, chain)
     if is_wired:
         try:
             workspace.identity("chain", name)  # refuses chains that use one another in a circle
@@ -41,6 +36,18 @@ def check_chain(workspace: Workspace, name: str) -> list[Finding]:
     return found
 
 
+def _caught_findings(
+    workspace: Workspace, document: Document, place: Location, use: Use, chain: Chain
+) -> list[Finding]:
+    """Return the same as `_use_findings`, what it raises as a finding at the verb."""
+    try:
+        return _use_findings(workspace, document, place, use, chain)
+    except DefinitionError as error:
+        return list(error.findings)
+    except LlmopsError as error:
+        return [document.finding((*place, use.verb), str(error))]
+
+
 def _use_findings(
     workspace: Workspace, document: Document, place: Location, use: Use, chain: Chain
 ) -> list[Finding]:
@@ -49,12 +56,7 @@ def _use_findings(
         found = []
         for inner in use.body.uses():
             at = (*place, use.verb, inner.key)
-            try:
-                found += _use_findings(workspace, document, at, inner.use, chain)
-            except DefinitionError:
-                raise
-            except LlmopsError as error:
-                found.append(document.finding((*at, inner.use.verb), str(error)))
+            found += _caught_findings(workspace, document, at, inner.use, chain)
         return found
     if use.python is not None:
         node = workspace.code.function_node(use.python)
@@ -62,8 +64,8 @@ def _use_findings(
     kind: Kind = "prompt" if use.prompt is not None else "chain"
     resolved = workspace.resolve(kind, use.target)
     used: InputTypes = getattr(resolved.workspace, kind)(resolved.name).inputs
-    given = list(_given_findings(document, place, use, used, chain))
-    return given + _override_findings(workspace, document, place, use, resolved)
+    found = list(_given_findings(document, place, use, used, chain))
+    return found + _override_findings(workspace, document, place, use, resolved)
 
 
 def _override_findings(
