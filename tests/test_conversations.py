@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from llmops.records import Message
 from llmops.render import Renderer
 from tests.cli.inside import llmops_inside
 from tests.model_server import running_model_server
+from tests.pictures import png
 from tests.workplace import Workplace, figure
 
 DATA = Path(__file__).parent.parent / "../shared/data"
@@ -246,6 +248,22 @@ def test_a_conversation_runs_offline(place: Workplace) -> None:
     assert output["spans"][1]["kind"] == "converse"
     again = llmops_inside("run", "shop", "--input", "goal=blue shoes", "--json", cwd=place.root)
     assert json.loads(again.stdout)["value"] == output["value"]
+
+
+def test_the_files_shown_in_the_docs_are_right(place: Workplace) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "chains.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    ours = ("prompts/damage", "prompts/support", "prompts/shopper", "chains/ordering")
+    for name in ours:
+        kind = name.partition("s/")[0]
+        place.write(f"{name}.{kind}.yaml", shown[f"{name}.{kind}.yaml"])
+    (place.root / "prompts/scale.png").write_bytes(png())
+    place.edit(
+        "llmops.yaml", "  other:", "  seeing: {provider: openai, model: o, endpoint_env: MODEL_URL}\n  other:"
+    )
+    assert findings(place) == []
+    done = llmops_inside("run", "ordering", "--input", "goal=x", cwd=place.root, more=place.environment)
+    assert (done.returncode, len(json.loads(done.stdout)["talk"])) == (0, 12)
 
 
 # --- real conversations ---------------------------------------------------------------------------------------

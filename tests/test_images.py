@@ -132,6 +132,51 @@ def test_a_value_that_no_dataset_declared_an_image_is_refused(tmp_path: Path, va
         rendered(tmp_path, {"text": "", "picture": value})
 
 
+JUDGE = """\
+inputs: {picture: image, output: any}
+messages:
+  - role: user
+    content:
+      - {text: "Is this right? {{ output }}"}
+      - {image: "{{ picture }}"}
+"""
+
+
+def test_a_judge_sees_the_image_of_the_case(place: Workplace) -> None:
+    place.write("prompts/right.prompt.yaml", JUDGE)
+    place.edit(
+        "experiments/see.experiment.yaml",
+        "[exact_match]",
+        "[{judge: {prompt: right, model: other, scale: [0, 1]}}]",
+    )
+    assert findings(place) == []
+    run = place.run("see").run
+    asked = [received for received in place.new_requests() if received.body["model"] == "n"]
+    assert run.n_unscored == 0
+    assert sorted(images_of(received)[0] for received in asked) == sorted(
+        [*(data_url(png(colour=number)) for number in range(3)), data_url(gif(), "image/gif")]
+    )
+    place.edit("llmops.yaml", "    model: n\n", "    model: n\n    card: {modalities: [text]}\n")
+    assert any("see.experiment.yaml:" in f and "and no images" in f for f in findings(place))
+
+
+def test_a_flat_file_says_where_its_images_are(place: Workplace) -> None:
+    (place.root / "datasets/seen.jsonl").unlink()
+    place.write(
+        "datasets/seen.csv", "id,inputs.picture,inputs.ask,expected\n1,pics/1.png,what?,x\n2,,what?,x\n"
+    )
+    assert any("seen.csv:3 case '2': input 'picture'" in found for found in findings(place))
+    place.edit("datasets/seen.csv", "2,,", "2,pics/2.png,")
+    assert place.run("see").run.n_errors == 0
+    assert len(place.new_requests()) == 2
+
+
+def test_examples_show_no_images_and_check_says_so(place: Workplace) -> None:
+    block = '  - examples: {from: seen, k: 1}\n    user: "{{ picture }}"\n    assistant: "{{ expected }}"\n'
+    place.edit("prompts/see.prompt.yaml", "  - role: user\n", block + "  - role: user\n")
+    assert "prompts/see.prompt.yaml:6 'picture' is an image, and stands in text" in findings(place)
+
+
 # --- what is done again ---------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,12 @@ def _turn_findings(
             hint = nearest(name, names) or f"they have: {', '.join(sorted(names))}"
             message = f"the examples of {block.examples.source} have no input {name!r}"
             yield document.finding(("messages", index, key), message, hint)
+        for name in sorted(looked_up):
+            if dataset.definition.inputs.get(name) == "image":
+                hint = "examples show texts; leave it out, or show the image in a message"
+                yield document.finding(
+                    ("messages", index, key), f"{name!r} is an image, and stands in text", hint
+                )
     if "expected" in used["user"] | used["assistant"]:
         empty = next((case.id for case in dataset.of(split) if case.expected is None), None)
         if empty is not None:

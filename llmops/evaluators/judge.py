@@ -151,6 +151,11 @@ class Judge:
         return self._asked.renderer.prompt.inputs
 
     @property
+    def shows_images(self) -> bool:
+        """Whether it takes a model that sees."""
+        return self._asked.renderer.prompt.shows_images
+
+    @property
     def parameters(self) -> Mapping[str, Any]:
         """What its model is asked with."""
         return self._asked.parameters
