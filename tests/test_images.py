@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,42 @@ def test_a_judge_sees_the_image_of_the_case(place: Workplace) -> None:
     )
     place.edit("llmops.yaml", "    model: n\n", "    model: n\n    card: {modalities: [text]}\n")
     assert any("see.experiment.yaml:" in f and "and no images" in f for f in findings(place))
+
+
+def test_outputs_are_judged_again_with_the_images_of_their_cases(place: Workplace) -> None:
+    place.write("prompts/right.prompt.yaml", JUDGE)
+    place.edit(
+        "experiments/see.experiment.yaml",
+        "[exact_match]",
+        "[{judge: {prompt: right, model: other, scale: [0, 1]}}]",
+    )
+    run = place.run("see").run
+    before = sorted(
+        images_of(received)[0] for received in place.new_requests() if received.body["model"] == "n"
+    )
+    place.edit("prompts/right.prompt.yaml", "Is this right?", "Was this right?")
+    done = llmops_inside("score", run.id, cwd=place.root, more=place.environment)
+    assert "4 outputs scored, 4 calls" in done.stderr
+    assert sorted(images_of(received)[0] for received in place.new_requests()) == before
+
+
+def test_recordings_answer_for_images_without_holding_them(place: Workplace) -> None:
+    large = png(300, 300) + b"\0" * 100_000
+    picture("datasets/pics/0.png", large, place.root)
+    arguments = ("run", "experiments/see", "--no-sync")
+    done = llmops_inside(*arguments, "--record", cwd=place.root, more=place.environment)
+    assert done.returncode == 0, done.stderr
+    file = place.root / "experiments/recordings/see.jsonl.gz"
+    recorded = gzip.decompress(file.read_bytes()).decode()
+    digest = hashlib.sha256(data_url(large).encode()).hexdigest()
+    assert f"data:image/png;base64,sha256:{digest}" in recorded
+    assert len(recorded) < 20_000
+    shutil.rmtree(place.root / ".llmops")
+    done = llmops_inside(*arguments, "--replay", "only", cwd=place.root)
+    assert "4 reused" in " ".join(done.stdout.split())
+    picture("datasets/pics/1.png", png(colour=99), place.root)
+    done = llmops_inside(*arguments, "--replay", "only", cwd=place.root)
+    assert done.returncode == 3  # for the image that is another, nothing was recorded
 
 
 def test_a_flat_file_says_where_its_images_are(place: Workplace) -> None:

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -114,6 +114,10 @@ class ImageStore:
             self._urls[facts.sha256] = (self._spool.write(data), len(data))
             self._spool.flush()
 
+    def lacks(self, value: Mapping[str, Any]) -> bool:
+        """Say whether an image is known by its hash alone: it came as a data URL, and not here."""
+        return value["image"] == "data" and value["sha256"] not in {**self._urls, **self._files}
+
     def read(self, value: Mapping[str, Any], tree: Tree) -> bytes:
         """Return the bytes of an image. tree: where it is looked for when nobody has read it here before.
 
@@ -122,8 +126,10 @@ class ImageStore:
         sha256, path = value["sha256"], value["image"]
         if sha256 in self._urls and self._spool is not None:
             return self._spool.read(*self._urls[sha256])
-        if path == "data" and sha256 not in self._files:
-            raise UsageError(f"image {sha256[:12]} is not at hand: it came as a data URL of a case")
+        if self.lacks(value):
+            raise UsageError(
+                f"image {sha256[:12]} is not at hand: it came as a data URL that no case has now"
+            )
         place, path = self._files.get(sha256, (tree, path))
         data = _read(place, path)
         if hashlib.sha256(data).hexdigest() != sha256:
@@ -132,11 +138,12 @@ class ImageStore:
 
 
 class Images:
-    """The images of one tree. store: shared by all trees of a project."""
+    """The images of one tree. store: shared by all trees of a project. read_cases: reads all cases that show any."""
 
-    def __init__(self, tree: Tree, store: ImageStore) -> None:
+    def __init__(self, tree: Tree, store: ImageStore, read_cases: Callable[[], None] = lambda: None) -> None:
         self._tree = tree
         self._store = store
+        self._read_cases = read_cases
         self._known: dict[str, ImageFacts] = {}
 
     def look_at(self, source: str, folder: str = "") -> ImageFacts:
@@ -158,6 +165,8 @@ class Images:
 
     def data_url(self, value: Mapping[str, Any]) -> str:
         """Return an image as it goes into a message (UsageError when it is not at hand, or has changed)."""
+        if self._store.lacks(value):
+            self._read_cases()
         data = self._store.read(value, self._tree)
         return f"data:{_checked(value['image'], data).type};base64,{base64.b64encode(data).decode()}"
 

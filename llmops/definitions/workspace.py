@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -104,7 +104,14 @@ class Workspace:
     @cached_property
     def images(self) -> Images:
         """The images in this tree, and those that any tree of the project has shown."""
-        return Images(self.tree, self.today._image_store)
+        return Images(self.tree, self.today._image_store, self.today._read_shown)
+
+    def _read_shown(self) -> None:
+        """Read the datasets whose cases show images, for one whose case is known from a store alone."""
+        for name in self.names("dataset"):
+            with suppress(LlmopsError):
+                if "image" in self.dataset_definition(name).inputs.values():
+                    self.dataset(name)
 
     def model(self, name: str) -> ModelDefinition:
         """Return a model of today's llmops.yaml (UsageError when it has none of that name)."""
