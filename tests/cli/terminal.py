@@ -43,16 +43,26 @@ class Terminal:
         """Press Ctrl and a key."""
         os.write(self.ours, bytes([ord(key.upper()) - 64]))
 
+    def interrupt_until(self, text: str) -> None:
+        """Press Ctrl-C until a text is shown, or the command has gone.
+
+        Python loses one that comes between its prompt and its wait for a key, until the next key.
+        """
+        while self.shown.find(text, self._at) < 0 and self.process.poll() is None:
+            self.press("c")
+            while self._read(within_s=2):
+                pass
+
     def ended(self) -> int:
         """Return the exit code, with all that was shown read."""
         while self._read():
             pass
         return self.process.wait(PATIENCE_S)
 
-    def _read(self) -> bool:
-        """Take what there is; False once the command has gone."""
+    def _read(self, within_s: float = PATIENCE_S) -> bool:
+        """Take what there is; False once the command has gone, or says nothing for so long."""
         with suppress(OSError):
-            if not select.select([self.ours], [], [], PATIENCE_S)[0]:
+            if not select.select([self.ours], [], [], within_s)[0]:
                 return False
             data = os.read(self.ours, 65_536)
             self.shown += data.decode("utf-8", "replace")

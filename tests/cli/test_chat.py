@@ -99,6 +99,20 @@ def test_a_prompt_with_a_conversation_remembers_what_was_said(chat: Chat, place:
     ]
 
 
+def test_a_chain_with_a_conversation_remembers_it_too(chat: Chat, place: Workplace) -> None:
+    step = '{id: help, prompt: help, with: {history: "{{ talk }}", name: "Ada"}}'
+    place.write("chains/desk.chain.yaml", f"inputs: {{talk: messages}}\nsteps:\n  - {step}\n")
+    assert chat("[[say:Yes.]]", "[[say:No.]]", target="desk").stdout == "Yes.\nNo.\n"
+    assert [m["role"] for m in place.new_requests()[-1].body["messages"][1:]] == ["user", "assistant", "user"]
+
+
+def test_a_store_that_another_holds_is_told_and_the_chat_goes_on(chat: Chat, place: Workplace) -> None:
+    with place.journal() as journal, journal.hold("another"):
+        done = chat("red", "/help")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "/quit" in done.stderr
+
+
 def test_reset_forgets_it(chat: Chat, place: Workplace) -> None:
     chat("one", "/reset", "two", **HELPED)
     assert len(place.new_requests()[-1].body["messages"]) == 2
@@ -380,9 +394,8 @@ def test_interrupting_ends_the_turn_and_twice_the_chat(place: Workplace) -> None
         terminal.type("[[say:Still here.]]")
         terminal.wait_for("Still here.\r\n")
         terminal.wait_for("you> ")
-        terminal.press("c")
-        terminal.wait_for("interrupted; once more")
-        terminal.press("c")
+        terminal.interrupt_until("interrupted; once more")
+        terminal.interrupt_until("never shown")
         assert terminal.ended() == 130
     assert "Traceback" not in terminal.shown
     assert (
