@@ -304,6 +304,7 @@ Verb = Literal[
     "tool",
     "http",
     "map",
+    "converse",
     "branch",
     "vote",
     "guard",

@@ -1,7 +1,8 @@
-"""From a prompt and a case to messages: templates filled, examples chosen and set as turns.
+"""From a prompt and a case to messages: templates filled, examples chosen and set as turns, images put in.
 
-Reads a prompt and the cases its examples come from; returns what goes to a model. Calls nothing, writes nothing.
-Roles stand in the prompt before anything is filled in, so text from a case can never forge one.
+Reads a prompt, the cases its examples come from and the images it shows; returns what goes to a model. Calls nothing,
+writes nothing. Roles and parts stand in the prompt before anything is filled in, so text from a case can never forge
+one; a conversation from a case is spoken by user and assistant alone.
 """
 
 from __future__ import annotations
@@ -13,11 +14,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llmops.definitions.case_file import Case, cases_at
-from llmops.definitions.prompt import Examples, ExamplesBlock, Prompt, TextMessage
-from llmops.definitions.schemas import InputTypes, checker, schema_of
-from llmops.definitions.templates import Template, TemplateError, parse_template, render_text
-from llmops.errors import StepError
-from llmops.records import Message, Request
+from llmops.definitions.images import Images, is_image
+from llmops.definitions.prompt import (
+    ConversationBlock,
+    Examples,
+    ExamplesBlock,
+    ImageTemplate,
+    Prompt,
+    TextMessage,
+)
+from llmops.definitions.schemas import MESSAGES, InputTypes, check_of, checker
+from llmops.definitions.templates import Template, TemplateError, evaluate, parse_template, render_text
+from llmops.errors import StepError, UsageError
+from llmops.records import ImagePart, Message, Part, Request, TextPart
 
 if TYPE_CHECKING:
     from llmops.models.ngrams import Neighbours
@@ -29,12 +38,15 @@ class Renderer:
     """A prompt made ready to be rendered many times: templates parsed, its pool of examples at hand.
 
     prompt: with all overrides applied. pool: the cases examples are chosen from, in the order of their file.
-    seed: of the experiment; `random` and `balanced` draw by it.
+    seed: of the experiment; `random` and `balanced` draw by it. images: of the tree the prompt stands in.
     """
 
-    def __init__(self, prompt: Prompt, pool: Sequence[Case] = (), *, seed: int = 0) -> None:
+    def __init__(
+        self, prompt: Prompt, pool: Sequence[Case] = (), *, seed: int = 0, images: Images | None = None
+    ) -> None:
         self.prompt = prompt
         self.pool = pool
+        self._images = images
         self._examples = Selection(prompt.examples, pool, seed) if prompt.examples else None
         self._checks = checks_of(prompt.inputs)
         self._parts = tuple(map(_part, prompt.messages))
@@ -46,16 +58,44 @@ class Renderer:
 
         case_id, cluster: of the case they come from; it and its cluster are never shown as examples.
 
-        Raises StepError for a missing or mistyped input, an undefined variable, or text no model can be sent.
+        Raises StepError for a missing or mistyped input, an undefined variable, text no model can be sent, an image
+        that is not at hand, or a conversation in which the assistant has the last word.
         """
         values = declared_inputs(self._checks, inputs)
         messages: list[Message] = []
         for part in self._parts:
             if isinstance(part, Turns):
                 messages += self._turns(part, values, case_id, cluster)
+            elif isinstance(part, Conversation):
+                messages += _spoken(part, values)
+            elif isinstance(part.content, Template):
+                messages.append(Message(role=part.role, content=_filled(part.content, values)))
             else:
-                messages.append(Message(role=part.role, content=_filled(part.template, values)))
+                content = tuple(self._message_part(each, values) for each in part.content)
+                messages.append(Message(role=part.role, content=content))
+        if isinstance(self._parts[-1], Conversation) and messages and messages[-1].role == "assistant":
+            raise StepError(
+                "the conversation ends with the assistant, so nothing is asked; give it up to a user's turn"
+            )
         return tuple(messages)
+
+    def _message_part(self, part: Template | ImageTemplate, values: Mapping[str, Any]) -> Part:
+        if isinstance(part, Template):
+            return TextPart(text=_filled(part, values))
+        try:
+            return ImagePart(image=self._image(part, values))
+        except UsageError as error:
+            raise StepError(str(error)) from error
+
+    def _image(self, part: ImageTemplate, values: Mapping[str, Any]) -> str:
+        if self._images is None:
+            raise UsageError("there are no images here")
+        if part.constant is not None:
+            return self._images.data_url(self._images.look_at(part.constant).value())
+        value = _evaluated(_parsed(part.image), values)
+        if not isinstance(value, Mapping) or not is_image(value):
+            raise UsageError(f"image: {part.image} gives no image")
+        return self._images.data_url(value)
 
     def request(
         self,
@@ -87,7 +127,7 @@ class Renderer:
 
 def checks_of(declared: InputTypes) -> Checks:
     """Return for each declared input what says why a value is not of its type."""
-    return {name: checker(schema_of(kind)) for name, kind in declared.items()}
+    return {name: check_of(kind) for name, kind in declared.items()}
 
 
 def declared_inputs(checks: Checks, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,9 +146,15 @@ def declared_inputs(checks: Checks, inputs: Mapping[str, Any]) -> dict[str, Any]
 
 
 class Said(NamedTuple):
-    """A message before it is filled in; its role is settled already."""
+    """A message before it is filled in; its role and what parts it has are settled already."""
 
     role: Literal["system", "user", "assistant"]
+    content: Template | tuple[Template | ImageTemplate, ...]
+
+
+class Conversation(NamedTuple):
+    """Where messages of user and assistant go that an input gives."""
+
     template: Template
 
 
@@ -119,10 +165,15 @@ class Turns(NamedTuple):
     assistant: Template
 
 
-def _part(message: TextMessage | ExamplesBlock) -> Said | Turns:
+def _part(message: TextMessage | ExamplesBlock | ConversationBlock) -> Said | Turns | Conversation:
     if isinstance(message, ExamplesBlock):
         return Turns(_parsed(message.user), _parsed(message.assistant))
-    return Said(message.role, _parsed(message.content))
+    if isinstance(message, ConversationBlock):
+        return Conversation(_parsed(message.conversation))
+    if isinstance(message.content, str):
+        return Said(message.role, _parsed(message.content))
+    parts = (part if isinstance(part, ImageTemplate) else _parsed(part.text) for part in message.content)
+    return Said(message.role, tuple(parts))
 
 
 def _parsed(source: str) -> Template:
@@ -132,15 +183,34 @@ def _parsed(source: str) -> Template:
 
 def _filled(template: Template, values: Mapping[str, Any]) -> str:
     try:
-        text = render_text(template, values)
+        return _sendable(render_text(template, values))
     except TemplateError as error:
         raise StepError(str(error)) from error
+
+
+def _sendable(text: str) -> str:
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise StepError(f"the text holds half a character (a lone surrogate) at {error.start}") from error
     return text
+
+
+def _evaluated(template: Template, values: Mapping[str, Any]) -> object:
+    try:
+        return evaluate(template, values)
+    except TemplateError as error:
+        raise StepError(str(error)) from error
+
+
+def _spoken(part: Conversation, values: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a conversation; only a user and an assistant speak in one."""
+    turns = _evaluated(part.template, values)
+    if problem := checker(MESSAGES)(turns):
+        raise StepError(f"conversation: {problem}")
+    assert isinstance(turns, list)  # noqa: S101 - the check says so
+    return [Message(role=turn["role"], content=_sendable(turn["content"])) for turn in turns]
 
 
 class Selection:

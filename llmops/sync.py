@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmops.compare import compare_run
-from llmops.definitions.prompt import ExamplesBlock, Prompt
+from llmops.definitions.prompt import Prompt, as_written
 from llmops.definitions.reference import FOLDERS
 from llmops.definitions.trees import GitTree, find_commits, git
 from llmops.definitions.workspace import Workspace
@@ -291,13 +291,8 @@ def _text_of(workspace: Workspace, name: str, identity: str) -> PromptText:
 def _messages(prompt: Prompt) -> Iterator[dict[str, str]]:
     """Messages as they are written; where examples go stands what they are and how one is shown."""
     for message in prompt.messages:
-        if isinstance(message, ExamplesBlock):
-            examples = message.examples
-            head = f"{examples.k} of {examples.source}, {examples.select}; each as"
-            content = f"{head}\nuser: {message.user}\nassistant: {message.assistant}"
-            yield {"role": "examples", "content": content}
-        else:
-            yield {"role": message.role, "content": message.content}
+        role, content = as_written(message)
+        yield {"role": role, "content": content}
 
 
 def _last_change(workspace: Workspace, path: str) -> tuple[str | None, str | None]:

@@ -20,7 +20,7 @@ from llmops.definitions.experiment import (
 )
 from llmops.definitions.expressions import experiment_findings
 from llmops.definitions.reference import parse_reference
-from llmops.definitions.schemas import InputTypes, checker, schema_of
+from llmops.definitions.schemas import InputTypes, check_of
 from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
 from llmops.steps import Overrides, open_program
@@ -150,7 +150,7 @@ class _Variants:
                 )
                 yield self._document.finding(place, message, hint)
                 continue
-            problem_of = checker(schema_of(kind))
+            problem_of = check_of(kind)
             misfit = next(((c, said) for c in self._cases if (said := problem_of(c.inputs[name]))), None)
             if misfit is not None:
                 message = f"variant {variant}: input {name!r} of case {misfit[0].id!r}: {misfit[1]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llmops.check.models import model_findings
+from llmops.check.models import image_findings, model_findings
 from llmops.definitions.dataset import Case
 from llmops.definitions.documents import Document, Location
 from llmops.definitions.experiment import EvaluatorUse, Experiment
@@ -57,6 +57,8 @@ def asking_findings(
     if isinstance(evaluator, Judge):
         for model in evaluator.models:
             yield from model_findings(workspace, document, place, model, evaluator.parameters)
+            if evaluator.shows_images:
+                yield from image_findings(workspace, document, place, model)
         yield from _gate_findings(document, use, experiment, evaluator)
         yield from _input_findings(document, (*place, "prompt"), use, evaluator, cases or ())
 

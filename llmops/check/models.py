@@ -101,6 +101,25 @@ def model_findings(
     ]
 
 
+def image_findings(workspace: Workspace, document: Document, place: Location, model: str) -> list[Finding]:
+    """Return that a model takes no images: its provider sends none, or its card says so."""
+    try:
+        definition = workspace.model(model)
+        takes = Ability.IMAGES in model_class(definition.provider).abilities
+    except LlmopsError:
+        return []  # told where its parameters are
+    at = (*place, "model")
+    if not takes:
+        able = ", ".join(able_providers([Ability.IMAGES]))
+        return [document.finding(at, f"model {model} ({definition.provider}) takes no images", f"{able} can")]
+    modalities = definition.card.modalities if definition.card is not None else ()
+    if modalities and "image" not in modalities:
+        return [
+            document.finding(at, f"model {model} takes {', '.join(modalities)} by its card, and no images")
+        ]
+    return []
+
+
 def program_findings(
     workspace: Workspace, document: Document, place: Location, program: Program
 ) -> list[Finding]:
@@ -109,7 +128,10 @@ def program_findings(
         finding
         for prompt in prompts_of(program)
         for model in prompt.models
-        for finding in model_findings(workspace, document, place, model, prompt.parameters)
+        for finding in (
+            *model_findings(workspace, document, place, model, prompt.parameters),
+            *(image_findings(workspace, document, place, model) if prompt.shows_images else ()),
+        )
     ]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmops.check.models import model_findings
+from llmops.check.models import image_findings, model_findings
 from llmops.definitions.dataset import Dataset
 from llmops.definitions.documents import Document
 from llmops.definitions.expressions import prompt_findings
-from llmops.definitions.prompt import ExamplesBlock, Prompt
+from llmops.definitions.prompt import ExamplesBlock, ImageTemplate, Prompt, TextMessage
 from llmops.definitions.templates import TemplateError, parse_template
 from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
@@ -23,7 +23,23 @@ def check_prompt(workspace: Workspace, name: str) -> list[Finding]:
     for index, message in enumerate(prompt.messages):
         if isinstance(message, ExamplesBlock):
             found += _examples_findings(workspace, document, index, message)
+        elif isinstance(message, TextMessage):
+            found += _named_image_findings(workspace, document, index, message)
+    if prompt.shows_images:
+        found += image_findings(workspace, document, (), prompt.model)
     return found
+
+
+def _named_image_findings(
+    workspace: Workspace, document: Document, index: int, message: TextMessage
+) -> Iterator[Finding]:
+    for number, part in enumerate(message.parts):
+        if isinstance(part, ImageTemplate) and part.constant is not None:
+            try:
+                workspace.images.look_at(part.constant)
+            except LlmopsError as error:
+                place = ("messages", index, "content", number, "image")
+                yield document.finding(place, str(error))
 
 
 def _examples_findings(
@@ -48,6 +64,12 @@ def _turn_findings(
             hint = nearest(name, names) or f"they have: {', '.join(sorted(names))}"
             message = f"the examples of {block.examples.source} have no input {name!r}"
             yield document.finding(("messages", index, key), message, hint)
+        for name in sorted(looked_up):
+            if dataset.definition.inputs.get(name) == "image":
+                hint = "examples show texts; leave it out, or show the image in a message"
+                yield document.finding(
+                    ("messages", index, key), f"{name!r} is an image, and stands in text", hint
+                )
     if "expected" in used["user"] | used["assistant"]:
         empty = next((case.id for case in dataset.of(split) if case.expected is None), None)
         if empty is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,8 +12,10 @@ import click
 from llmops.cli.exits import Exit
 from llmops.cli.session import Session, complete_names, json_option, open_session, print_record
 from llmops.definitions.dataset import Case
+from llmops.definitions.images import described_url, without_images
 from llmops.definitions.schemas import InputTypes, schema_of
 from llmops.errors import UsageError, nearest
+from llmops.records import ImagePart, Message
 
 
 @click.command("render")
@@ -37,7 +40,7 @@ def command(
     assert isinstance(program, PromptProgram)  # noqa: S101 - the kind was asked for
     found = find_case(session, case) if case else None
     declared = program.renderer.prompt.inputs
-    values = {**(found.inputs if found else {}), **read_inputs(inputs, declared)}
+    values = {**(found.inputs if found else {}), **given_inputs(session, inputs, declared)}
     _refuse_missing(prompt, declared, values)
     messages = program.renderer.messages(
         values, case_id=found.id if found else None, cluster=found.cluster if found else None
@@ -46,16 +49,40 @@ def command(
     if as_json:
         print_record(
             {
-                "messages": [message.model_dump(exclude_defaults=True) for message in messages],
+                "messages": [
+                    without_images(message.model_dump(exclude_defaults=True)) for message in messages
+                ],
                 "estimated_tokens": tokens,
             }
         )
         return Exit.DONE
     for message in messages:
         click.echo(f"--- {message.role}")
-        click.echo(printable(message.text))
+        click.echo(printable(_shown(message)))
     click.echo(f"--- about {tokens:,} tokens in {len(messages)} messages")
     return Exit.DONE
+
+
+def _shown(message: Message) -> str:
+    """Return the text of a message, with words where an image stands."""
+    if isinstance(message.content, str):
+        return message.content
+    return "\n".join(
+        described_url(part.image) if isinstance(part, ImagePart) else part.text for part in message.content
+    )
+
+
+def given_inputs(session: Session, pairs: tuple[str, ...], declared: InputTypes) -> dict[str, Any]:
+    """Return inputs given as K=V, as a case would hold them; errors as for `read_inputs`.
+
+    An image is a file of the project, seen from the working directory, or a data URL.
+    """
+    values = read_inputs(pairs, declared)
+    for name in values:
+        if declared[name] == "image":
+            path = _in_project(values[name], session.root)
+            values[name] = session.workspace.images.look_at(path).value()
+    return values
 
 
 def read_inputs(pairs: tuple[str, ...], declared: InputTypes) -> dict[str, Any]:
@@ -73,6 +100,12 @@ def read_inputs(pairs: tuple[str, ...], declared: InputTypes) -> dict[str, Any]:
             text = _read(text[1:])
         values[name] = text if schema_of(declared[name]).get("type") == "string" else _json(name, text)
     return values
+
+
+def _in_project(text: str, root: Path) -> str:
+    """Return a path as seen from the project's root; a data URL, and what leads elsewhere, as it is."""
+    full = Path.cwd() / text
+    return full.relative_to(root).as_posix() if full.is_relative_to(root) and ":" not in text[:12] else text
 
 
 def _read(path: str) -> str:

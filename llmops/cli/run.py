@@ -16,7 +16,7 @@ import click
 
 from llmops.cli.exits import STOPPED_BY_SIGNAL, Exit
 from llmops.cli.recordings import open_replay, record_replies, tell_misses
-from llmops.cli.render import read_inputs, read_paths
+from llmops.cli.render import given_inputs, read_paths
 from llmops.cli.session import (
     Session,
     complete_names,
@@ -56,12 +56,15 @@ MOST_UNDONE = 0.05
 @click.option(
     "--set", "paths", multiple=True, metavar="PATH=V", help="As in a variant, for a prompt or chain."
 )
+@click.option("--chat", is_flag=True, help="Talk to a prompt or chain, line by line.")
 @click.option("--record", is_flag=True, help="Write the replies down beside the experiment, for --replay.")
 @click.option("--replay", type=click.Choice(["only"]), help="Ask no model: recordings answer, without a key.")
 @click.option("--no-sync", is_flag=True, help="Leave MLflow for a later `llmops sync`.")
 @json_option
-def command(target: str, inputs: tuple[str, ...], paths: tuple[str, ...], **options: object) -> int:
-    """Carry out TARGET: an experiment, or one prompt or chain with --input.
+def command(
+    target: str, inputs: tuple[str, ...], paths: tuple[str, ...], chat: bool, **options: object
+) -> int:
+    """Carry out TARGET: an experiment, or one prompt or chain with --input or in a --chat.
 
     Works like make: what has been answered is not called again, and an interrupted run goes on where it stopped.
     """
@@ -70,8 +73,10 @@ def command(target: str, inputs: tuple[str, ...], paths: tuple[str, ...], **opti
     if kind == "experiment":
         if inputs or paths:
             raise UsageError("--input and --set belong to a prompt or chain; an experiment has a dataset")
+        if chat:
+            raise UsageError(f"{target} is an experiment: a --chat is with a prompt or chain")
         return _run_experiment(session, reference, **options)  # type: ignore[arg-type]
-    return _run_one(session, kind, reference, read_paths(paths), inputs, **options)  # type: ignore[arg-type]
+    return _run_one(session, kind, reference, read_paths(paths), inputs, chat=chat, **options)  # type: ignore[arg-type]
 
 
 def _run_experiment(
@@ -350,6 +355,7 @@ def _run_one(
     paths: dict[str, object],
     inputs: tuple[str, ...],
     *,
+    chat: bool,
     models: Sequence[str],
     concurrency: int | None,
     fresh: bool,
@@ -369,9 +375,15 @@ def _run_one(
     overrides = Overrides(model=models[0] if models else None, paths=paths)
     take_sources(session, kind, reference)  # type: ignore[arg-type]
     resolved = session.workspace.resolve(kind, reference)  # type: ignore[arg-type]
+    if chat:
+        from llmops.cli.chat import chat as talk
+
+        if as_json:
+            raise UsageError("--json goes without --chat: a chat is many answers")
+        return talk(session, resolved, paths, inputs, model=overrides.model, is_fresh=fresh)
     program = open_program(resolved, overrides, seed=0)
     declared = getattr(resolved.workspace, kind)(resolved.name).inputs
-    values = read_inputs(inputs, declared)
+    values = given_inputs(session, inputs, declared)
     if missing := [name for name in declared if name not in values]:
         raise UsageError(f"{reference} needs --input {missing[0]}=...")
     settings = Settings(session.environment, steady_clock(), concurrency)

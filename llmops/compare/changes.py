@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmops.compare import variant_of
 from llmops.definitions.base import canonical, short
-from llmops.definitions.prompt import ExamplesBlock, Prompt
+from llmops.definitions.prompt import ExamplesBlock, Prompt, as_written
 from llmops.definitions.workspace import Workspace
 from llmops.errors import LlmopsError, UsageError
 from llmops.records import Request
@@ -145,7 +145,7 @@ def message_lines(prompt: Prompt) -> list[str]:
             lines.append(f"[examples] {shown.k} from {shown.source}, {shown.select}")
             lines += [*_under("user", message.user), *_under("assistant", message.assistant)]
         else:
-            lines += _under(message.role, message.content)
+            lines += _under(*as_written(message))
     return lines
 
 

@@ -15,7 +15,7 @@ from llmops.definitions.case_file import Case
 from llmops.definitions.documents import Location
 from llmops.definitions.experiment import EvaluatorUse, Experiment, Gate, Trial, expand
 from llmops.definitions.project import ModelDefinition
-from llmops.definitions.prompt import ExamplesBlock, Prompt
+from llmops.definitions.prompt import ConversationBlock, ExamplesBlock, Prompt, as_written
 from llmops.definitions.reference import Kind
 from llmops.definitions.templates import TemplateError, evaluate, parse_template, render_text
 from llmops.definitions.workspace import Workspace
@@ -122,15 +122,18 @@ class _Writing:
         page = self._page(reference)
         messages: list[dict[str, str]] = []
         for index, message in enumerate(prompt.messages):
+            place = ("messages", index)
             if isinstance(message, ExamplesBlock):
-                messages += self._examples(message, changed, page, ("messages", index))
+                messages += self._examples(message, changed, page, place)
+            elif isinstance(message, ConversationBlock):
+                page.drop(place, "promptfoo's prompts have no place for earlier turns")
+            elif not isinstance(message.content, str):
+                page.drop(place, "a message with images, which llmops reads from files by itself")
             else:
                 messages.append({"role": message.role, "content": _nunjucks(message.content)})
                 is_plain = not _SIGNS.search(_PLAIN.sub("", message.content))
                 settle = page.keep if is_plain else page.approximate
-                settle(
-                    ("messages", index), "messages" if is_plain else "messages; Nunjucks is not quite Jinja2"
-                )
+                settle(place, "messages" if is_plain else "messages; Nunjucks is not quite Jinja2")
         self._prompts.append(
             {"id": label, "label": label, "raw": json.dumps(messages, ensure_ascii=False, indent=2)}
         )
@@ -307,9 +310,9 @@ def _rubric(use: EvaluatorUse, workspace: Workspace) -> dict[str, Any] | None:
     resolved = workspace.resolve("prompt", str(use.options["prompt"]))
     prompt = resolved.workspace.prompt(resolved.name)
     texts = [
-        message.content
-        for message in prompt.messages
-        if not isinstance(message, ExamplesBlock) and not parse_template(message.content).variables
+        text
+        for role, text in map(as_written, prompt.messages)
+        if role not in ("examples", "conversation") and not parse_template(text).variables
     ]
     return {"type": "llm-rubric", "value": _raw("\n\n".join(texts))} if texts else None
 

@@ -14,12 +14,24 @@ from llmops.definitions.body import Body, Inner, Templated
 from llmops.definitions.experiment import EvaluatorUse
 from llmops.definitions.http import Http
 from llmops.definitions.patterns import Pattern
-from llmops.definitions.prompt import Parameters
+from llmops.definitions.prompt import Parameters, StopText
 from llmops.definitions.reference import ReferenceText
 from llmops.definitions.schemas import InputTypes, check_name
 from llmops.definitions.templates import parse_template
 
-VERBS = ("prompt", "chain", "python", "map", "branch", "vote", "guard", "http", "retrieve", "agent")
+VERBS = (
+    "prompt",
+    "chain",
+    "python",
+    "map",
+    "branch",
+    "vote",
+    "guard",
+    "http",
+    "retrieve",
+    "agent",
+    "converse",
+)
 STEP_PARTS: Mapping[str, tuple[str, ...]] = {
     "retrieve": ("passages",),
     "vote": ("value", "votes", "n_failed"),
@@ -74,6 +86,7 @@ class Use(Definition):
     vote: Vote | None = None
     guard: Guard | None = None
     http: Http | None = None
+    converse: Converse | None = None
     arguments: dict[str, Any] = Field(default_factory=dict, alias="with")
     model: Name | None = None
     parameters: Parameters = Field(default_factory=Parameters)
@@ -312,6 +325,36 @@ class Guard(Body):
             yield Inner("do", self.do, frozenset({"feedback", "attempt"}))
         if self.fallback is not None and self.fallback.do is not None:
             yield Inner("fallback.do", self.fallback.do)
+
+
+class Converse(Body):
+    """Let two speak in turn: what is tried, as the assistant, and whoever plays its user.
+
+    Both see `history`, the conversation so far as the speaker sees it (its own words are the assistant's), and `turn`,
+    the number of replies so far. opening: what was said before, as text of the user or as messages.
+    max_turns: replies of the assistant. stop: it ends once somebody says one of these.
+    """
+
+    user: Use
+    assistant: Use
+    opening: str | list[Any] | None = None
+    max_turns: int = Field(default=6, ge=1, le=50)
+    stop: StopText | Annotated[tuple[StopText, ...], Field(min_length=1)] = ()
+
+    def templates(self) -> Mapping[str, Any]:
+        """Return what was said before."""
+        return {} if self.opening is None else {"opening": self.opening}
+
+    def uses(self) -> Iterator[Inner]:
+        """Yield the two who speak."""
+        names = frozenset({"history", "turn"})
+        yield Inner("user", self.user, names)
+        yield Inner("assistant", self.assistant, names)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What ends it."""
+        return (self.stop,) if isinstance(self.stop, str) else self.stop
 
 
 class Step(Use):

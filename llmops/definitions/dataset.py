@@ -18,8 +18,9 @@ from llmops.definitions.case_file import Case, CaseWriter, cases_at, key_of
 from llmops.definitions.columns import Columns
 from llmops.definitions.documents import RowFindings, brief, kind_of
 from llmops.definitions.flat_files import read_rows
+from llmops.definitions.images import Images
 from llmops.definitions.schemas import InputTypes, Schema, checker, schema_of
-from llmops.errors import DefinitionError, Finding, RowsError, nearest
+from llmops.errors import DefinitionError, Finding, RowsError, UsageError, nearest
 
 __all__ = ["Case", "Dataset", "DatasetDefinition", "FieldPath", "Slices", "leaks", "near_equal", "read_cases"]
 
@@ -155,17 +156,19 @@ def read_cases(
     path: str,
     definition: DatasetDefinition,
     *,
+    images: Images | None = None,
     skip_bad: bool = False,
     allow_empty: bool = False,
 ) -> Dataset:
     """Return the dataset in a JSONL, CSV or Parquet file, read once from start to end.
 
+    images: of the tree the file stands in, for inputs that are images; their paths start at the file's folder.
     skip_bad: leave out rows that are wrong, and count them. allow_empty: no cases are fine.
 
     Raises DefinitionError with every row that is wrong, at most twenty, and how many more there are.
     """
     problems = RowFindings()
-    maker = _CaseMaker(definition, path, problems)
+    maker = _CaseMaker(definition, path, problems, images)
     ids = _Ids(path)
     gathering = _Gathering()
     try:
@@ -298,13 +301,18 @@ _SMALL = (str, int, float)
 class _CaseMaker:
     """Makes a case of a line's object, or says what is wrong with it."""
 
-    def __init__(self, definition: DatasetDefinition, path: str, problems: RowFindings) -> None:
+    def __init__(
+        self, definition: DatasetDefinition, path: str, problems: RowFindings, images: Images | None
+    ) -> None:
         self._definition = definition
         self._path = path
+        self._folder = path.rpartition("/")[0]
         self._problems = problems
         self._is_flat = not path.lower().endswith(".jsonl")
         self._columns: Columns | None = None
         self._checkers = {name: checker(schema_of(kind)) for name, kind in definition.inputs.items()}
+        self._pictures = [name for name, kind in definition.inputs.items() if kind == "image"]
+        self._images = images
         self._expected = None if definition.expected is None else checker(definition.expected)
         self._slice = definition.slices.by if definition.slices else None
         by = definition.splits.get("by")
@@ -324,6 +332,8 @@ class _CaseMaker:
         for name, problem_of in self._checkers.items():
             if name in inputs and (problem := problem_of(inputs[name])):
                 self._say(line, f"case {brief(fields['id'])}: input {name!r}: {problem}")
+        if self._pictures and len(self._problems) == before:
+            self._look_at_images(line, fields)
         if self._expected is not None and (problem := self._expected(expected)):
             what = "expected is missing" if expected is None else f"expected {problem}"
             self._say(line, f"case {brief(fields['id'])}: {what}")
@@ -335,6 +345,17 @@ class _CaseMaker:
         if len(self._problems) > before:
             return None
         return Case.model_construct(**fields, split=split, slice=slice_name, cluster=cluster)
+
+    def _look_at_images(self, line: int, fields: Mapping[str, Any]) -> None:
+        """Put what is known of each image in the place of where it is."""
+        inputs, images = fields["inputs"], self._images
+        if images is None:
+            return
+        for name in self._pictures:
+            try:
+                inputs[name] = images.look_at(inputs[name], self._folder).value()
+            except UsageError as error:
+                self._say(line, f"case {brief(fields['id'])}: input {name!r}: {error}")
 
     def _say(self, line: int, message: str, hint: str | None = None) -> None:
         self._problems.add(Finding(self._path, line, None, message, hint))

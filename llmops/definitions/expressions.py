@@ -16,7 +16,7 @@ from llmops.definitions.chain import (
 )
 from llmops.definitions.documents import Document, Location
 from llmops.definitions.experiment import Experiment
-from llmops.definitions.prompt import ExamplesBlock, Prompt
+from llmops.definitions.prompt import ConversationBlock, ExamplesBlock, ImageTemplate, Prompt, TextMessage
 from llmops.definitions.templates import Template, TemplateError, parse_template
 from llmops.errors import Finding, nearest
 
@@ -33,9 +33,53 @@ def prompt_findings(prompt: Prompt, document: Document) -> list[Finding]:
             # An example's own inputs belong to the dataset it comes from: `check` holds them against that.
             found += template_findings(document, (*place, "user"), message.user, None)
             found += template_findings(document, (*place, "assistant"), message.assistant, None)
+        elif isinstance(message, ConversationBlock):
+            found += _conversation_findings(prompt, document, (*place, "conversation"), message)
         else:
-            found += template_findings(document, (*place, "content"), message.content, prompt.inputs.keys())
+            found += _message_findings(prompt, document, (*place, "content"), message)
     return found
+
+
+def _conversation_findings(
+    prompt: Prompt, document: Document, place: Location, block: ConversationBlock
+) -> list[Finding]:
+    found = template_findings(document, place, block.conversation, prompt.inputs.keys())
+    template = _parsed(block.conversation)
+    if not found and template is not None and not template.is_expression:
+        hint = "write one expression, as in {{ history }}, whose value is a list of {role, content}"
+        found.append(document.finding(place, "a conversation comes from an input of type messages", hint))
+    return found
+
+
+def _message_findings(
+    prompt: Prompt, document: Document, place: Location, message: TextMessage
+) -> Iterator[Finding]:
+    for index, part in enumerate(message.parts):
+        at = place if isinstance(message.content, str) else (*place, index)
+        if isinstance(part, ImageTemplate):
+            yield from _image_findings(prompt, document, (*at, "image"), part)
+            continue
+        at = at if isinstance(message.content, str) else (*at, "text")
+        yield from template_findings(document, at, part.text, prompt.inputs.keys())
+        template = _parsed(part.text)
+        for name in sorted(template.variables if template is not None else ()):
+            if prompt.inputs.get(name) == "image":
+                hint = f'give it a part of its own: - image: "{{{{ {name} }}}}"'
+                yield document.finding(at, f"{name!r} is an image, and stands in text", hint)
+
+
+def _image_findings(
+    prompt: Prompt, document: Document, place: Location, part: ImageTemplate
+) -> Iterator[Finding]:
+    """Yield why a part shows no image: a case may choose the image, and never what is taken for one."""
+    if part.constant is not None:
+        return
+    found = template_findings(document, place, part.image, prompt.inputs.keys())
+    yield from found
+    name = part.image.strip().removeprefix("{{").removesuffix("}}").strip()
+    if not found and prompt.inputs.get(name) != "image":
+        hint = 'write "{{ NAME }}", with `NAME: image` among the inputs; or a file of the project'
+        yield document.finding(place, "an image comes from an input of type image", hint)
 
 
 def chain_findings(chain: Chain, document: Document) -> list[Finding]:

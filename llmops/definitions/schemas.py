@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from llmops.definitions.images import image_problem
 from llmops.definitions.json_schema import TYPES, check_schema, checker, problem_with
 from llmops.definitions.templates import TemplateError, parse_template
 from llmops.errors import nearest
 
 __all__ = [
+    "MESSAGES",
     "RESERVED",
     "InputTypes",
     "PromptInputTypes",
     "Schema",
     "check_name",
+    "check_of",
     "checker",
     "problem_with",
     "schema_of",
 ]
+
+MESSAGES: Mapping[str, Any] = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"role": {"enum": ["user", "assistant"]}, "content": {"type": "string"}},
+        "required": ["role", "content"],
+        "additionalProperties": False,
+    },
+}
+"""A conversation, as the type `messages`: text from a case speaks for nobody but these two."""
+_NAMED: Mapping[str, Mapping[str, Any]] = {"any": {}, "messages": MESSAGES, "image": {"type": "string"}}
+"""Types beside those of JSON. A file says where an image is; a case holds what is known of it."""
 
 RESERVED = frozenset({"steps", "output", "expected"})
 _TO_JUDGE = frozenset({"output", "expected"})
@@ -61,8 +77,8 @@ def _check_inputs(
         check_name(name, reserved)
         if isinstance(kind, dict):
             check_schema(kind)
-        elif kind not in {*TYPES, "any"}:
-            hint = nearest(kind, TYPES) or f"types: {', '.join(TYPES)}, any"
+        elif kind not in {*TYPES, *_NAMED}:
+            hint = nearest(kind, [*TYPES, *_NAMED]) or f"types: {', '.join((*TYPES, *_NAMED))}"
             raise ValueError(f"input {name!r}: no type is called {kind!r}; {hint}")
     return inputs
 
@@ -76,7 +92,12 @@ PromptInputTypes = Annotated[dict[str, str | dict[str, Any]], AfterValidator(_ch
 
 
 def schema_of(kind: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON Schema of an input's type: a name (`string`, `any`) or a schema."""
+    """Return the JSON Schema of an input's type as files hold it: of a name (`string`, `any`) or a schema."""
     if isinstance(kind, str):
-        return {} if kind == "any" else {"type": kind}
+        return dict(_NAMED.get(kind, {"type": kind}))
     return dict(kind)
+
+
+def check_of(kind: str | Mapping[str, Any]) -> Callable[[object], str | None]:
+    """Return what says why a value, as cases and steps hold it, is not of an input's type; None when it is."""
+    return image_problem if kind == "image" else checker(schema_of(kind))

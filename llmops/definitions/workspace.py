@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from llmops.definitions.documents import BOM, Document
 from llmops.definitions.experiment import EvaluatorUse, Experiment
 from llmops.definitions.expressions import chain_findings, experiment_findings, prompt_findings
 from llmops.definitions.flat_files import SUFFIXES
+from llmops.definitions.images import Images, ImageStore
 from llmops.definitions.index import Index, Source, folder_of, matches
 from llmops.definitions.project import ModelDefinition, Project
 from llmops.definitions.prompt import Prompt
@@ -83,6 +84,7 @@ class Workspace:
     _revisions: dict[str, Workspace] = field(default_factory=dict)
     _blobs: dict[str, bytes] = field(default_factory=dict)
     _loading: list[str] = field(default_factory=list)
+    _image_store: ImageStore = field(default_factory=ImageStore)
 
     @cached_property
     def project(self) -> Project:
@@ -101,6 +103,18 @@ class Workspace:
     def code(self) -> Code:
         """The project's own Python in this tree."""
         return Code(self.tree)
+
+    @cached_property
+    def images(self) -> Images:
+        """The images in this tree, and those that any tree of the project has shown."""
+        return Images(self.tree, self.today._image_store, self.today._read_shown)
+
+    def _read_shown(self) -> None:
+        """Read the datasets whose cases show images, for one whose case is known from a store alone."""
+        for name in self.names("dataset"):
+            with suppress(LlmopsError):
+                if "image" in self.dataset_definition(name).inputs.values():
+                    self.dataset(name)
 
     def model(self, name: str) -> ModelDefinition:
         """Return a model of today's llmops.yaml (UsageError when it has none of that name)."""
@@ -190,6 +204,7 @@ class Workspace:
                 data,
                 files[0],
                 definition,
+                images=self.images,
                 skip_bad=self.today.skip_bad,
                 allow_empty=self.today.allow_empty,
             )
@@ -392,12 +407,19 @@ class Workspace:
             self._loading.pop()
 
     def prompt_identity(self, prompt: Prompt) -> str:
-        """Return the identity of a prompt, the cases of its examples included."""
+        """Return the identity of a prompt, the cases of its examples and the images it names included."""
         shown = None
         if prompt.examples is not None and prompt.examples.k:
             dataset, split = self.cases(prompt.examples.source)
             shown = dataset.version(split)
-        return identity_of({"prompt": prompt.meaning(), "examples": shown})
+        images = self.images_of(prompt)
+        return identity_of(
+            {"prompt": prompt.meaning(), "examples": shown, **({"images": images} if images else {})}
+        )
+
+    def images_of(self, prompt: Prompt) -> dict[str, str]:
+        """Return the hash of each image that a prompt names, by its path (UsageError for one that is wrong)."""
+        return {source: self.images.look_at(source).sha256 for source in prompt.images}
 
     def chain_identity(self, chain: Chain) -> str:
         """Return the identity of a chain, with those of the prompts, chains and code of its steps."""

@@ -129,7 +129,7 @@ class Judge:
         asked = Asked(
             name=resolved.name,
             identity=resolved.workspace.identity("prompt", resolved.name),
-            renderer=Renderer(prompt, pool),
+            renderer=Renderer(prompt, pool, images=resolved.workspace.images),
             model=model_version(model, workspace.model(model)),
             parameters=parameters,
         )
@@ -149,6 +149,11 @@ class Judge:
     def inputs(self) -> InputTypes:
         """The inputs that its prompt declares."""
         return self._asked.renderer.prompt.inputs
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether it takes a model that sees."""
+        return self._asked.renderer.prompt.shows_images
 
     @property
     def parameters(self) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmops.errors import ReplyError
 from llmops.models.chat import decode_chat
+from llmops.models.live import tell_text
 from llmops.models.wire import parse_json, typed
 from llmops.records import Status
 
@@ -75,6 +76,7 @@ class StreamedChat:
         for call in typed(delta, "tool_calls", list) or ():
             self._calls.add(call)
         if delta.get("content"):
+            tell_text(delta["content"])
             self.first_s = at_s if self.first_s is None else self.first_s
             self.last_s = at_s
 

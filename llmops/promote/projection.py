@@ -99,7 +99,9 @@ def _prompt(workspace: Workspace, release: Release) -> Prompt:
 def _as_published(prompt: Prompt, messages: Sequence[Mapping[str, str]]) -> Prompt:
     """Return a prompt with the texts that MLflow gives back; how examples are chosen it is only told in words."""
     changed = [
-        ours.model_copy(update={"content": theirs["content"]}) if isinstance(ours, TextMessage) else ours
+        ours.model_copy(update={"content": theirs["content"]})
+        if isinstance(ours, TextMessage) and isinstance(ours.content, str)
+        else ours
         for ours, theirs in zip(prompt.messages, messages, strict=True)
     ]
     return prompt.model_copy(update={"messages": tuple(changed)})
@@ -112,7 +114,9 @@ def _rendered(workspace: Workspace, prompt: Prompt, case: Case) -> bytes | None:
         dataset, split = workspace.cases(prompt.examples.source)
         pool = dataset.of(split)
     try:
-        messages = Renderer(prompt, pool).messages(case.inputs, case_id=case.id, cluster=case.cluster)
+        messages = Renderer(prompt, pool, images=workspace.images).messages(
+            case.inputs, case_id=case.id, cluster=case.cluster
+        )
     except (StepError, TemplateError):
         return None
     return "\n".join(message.model_dump_json() for message in messages).encode()

@@ -21,6 +21,7 @@ import jinja2
 from markupsafe import Markup
 
 from llmops.definitions.base import short
+from llmops.definitions.images import without_images
 from llmops.records import Comparison, ErrorInfo, Output, Row, Run, Score, Span, Verdict
 from llmops.report import charts, texts
 from llmops.report.cases import Source, failed_cases
@@ -244,11 +245,12 @@ def _shown(value: Any, most: int) -> Shown:
 
 
 def value_lines(value: Any) -> str:
-    """Return a value to be read: text as it is, else JSON over several lines."""
-    if isinstance(value, str):
-        return value
+    """Return a value to be read: text as it is, images in words, else JSON over several lines."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=str, indent=2)
+        shown = without_images(value)
+        if isinstance(shown, str):
+            return shown
+        return json.dumps(shown, ensure_ascii=False, default=str, indent=2)
     except RecursionError:
         return _TOO_DEEP
 

@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from llmops.definitions.images import without_images
 from llmops.records import Comparison, Effect, Interval
 
 UNKNOWN = "unknown"
@@ -75,7 +76,8 @@ def _sign(found: re.Match[str]) -> str:
 
 def value_text(value: Any) -> str:
     """Return an input, an expected value or an output as one printable line: text as it is, else JSON."""
-    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    shown = without_images(value)
+    return one_line(shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False, default=str))
 
 
 def side_names(comparison: Comparison) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from llmops.steps.agent import AgentProgram, open_agent
 from llmops.steps.base import Bound, Program
 from llmops.steps.branch import open_branch
 from llmops.steps.chain import ChainProgram
+from llmops.steps.conversing import open_converse
 from llmops.steps.guard import Condition, GuardProgram, open_guard
 from llmops.steps.http import open_http
 from llmops.steps.mapping import open_map
@@ -97,7 +98,7 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
     words = {"prompt": meaning, "examples": shown, "seed": drawn}
     return PromptProgram(
         name=name,
-        renderer=Renderer(prompt, pool, seed=seed),
+        renderer=Renderer(prompt, pool, seed=seed, images=workspace.images),
         model=version,
         fallbacks=fallbacks,
         parameters=parameters,
@@ -106,6 +107,7 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
                 **words,
                 "model": version.identity,
                 "with": parameters,
+                **({"images": images} if (images := workspace.images_of(prompt)) else {}),
                 **({"fallbacks": [each.identity for each in fallbacks]} if fallbacks else {}),
             }
         ),
@@ -346,8 +348,9 @@ def _holding(
     inside = {_key_of(inner.key): inner.use for inner in use.body.uses()} if use.body is not None else {}
     shares = _shared_out(paths, inside, name)
     bound = {
-        key: _bound(workspace, inner, inherited, shares[key], seed, f"{name}.{key}")
+        key: _bound(workspace, inner, below, shares[key], seed, f"{name}.{key}")
         for key, inner in inside.items()
+        for below in [Overrides() if use.converse is not None and key == "user" else inherited]
     }
     if use.map is not None:
         return open_map(use.map, bound["do"])
@@ -355,6 +358,10 @@ def _holding(
         return open_vote(use.vote, bound["do"])
     if use.branch is not None:
         return open_branch(use.branch, bound)
+    if (
+        use.converse is not None
+    ):  # what a variant changes is the assistant; whoever plays the user stays the same
+        return open_converse(use.converse, bound["user"], bound["assistant"])
     assert use.guard is not None  # noqa: S101 - the last of the verbs that hold others
     conditions = tuple(_condition(workspace, each, use.guard) for each in use.guard.evaluators)
     return open_guard(use.guard, conditions, bound.get("do"), bound.get("fallback"))

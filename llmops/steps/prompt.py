@@ -44,6 +44,11 @@ class PromptProgram:
         """The one model it asks, and its fallbacks."""
         return {version.name: version for version in (self.model, *self.fallbacks)}
 
+    @property
+    def shows_images(self) -> bool:
+        """Whether it takes a model that sees."""
+        return self.renderer.prompt.shows_images
+
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:
         """Return the span whose output is the reply's text, or its object where the format asks for one."""
         index = context.trace.open()

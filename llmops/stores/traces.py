@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.base import short
+from llmops.definitions.images import without_images
 from llmops.records import FAILED, EvaluatorVersion, Output, Request, Row, Run, Score, Span, Status
 from llmops.stores.tracking import shorten, storable
 
@@ -311,7 +312,7 @@ def _fields(record: Step | Mark) -> list[Any]:
 def bounded(value: Any) -> Any:
     """Return a JSON value that every database takes, long texts and what is long in all shortened visibly."""
     try:
-        plain = _bounded(value)
+        plain = _bounded(without_images(value))
         text = json.dumps(plain, ensure_ascii=False)
     except RecursionError:
         return f"[nested too deeply to be shown; whole in {ROWS_FILE}]"

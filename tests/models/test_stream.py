@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from llmops.errors import ReplyError
 from llmops.models.chat import decode_chat
+from llmops.models.live import watching
 from llmops.models.stream import StreamedChat
 from llmops.models.wire import EventReader
 from llmops.records import Reply, Status, ToolCall
@@ -133,3 +134,14 @@ def test_any_piece_of_a_call_is_taken_or_is_a_reply_error(found: object) -> None
         put_together([{"index": 0, "function": found}, {"index": found}, {"id": found}])
     except ReplyError as error:
         assert str(error)
+
+
+def test_whoever_watches_hears_each_piece_as_it_comes_and_nobody_else_does() -> None:
+    heard: list[str] = []
+    pieces = StreamedChat()
+    with watching(heard.append):
+        for word in ("Hello", " there"):
+            pieces.add("", json.dumps({"choices": [{"delta": {"content": word}}]}), 0.1)
+    pieces.add("", json.dumps({"choices": [{"delta": {"content": "!"}, "finish_reason": "stop"}]}), 0.2)
+    assert heard == ["Hello", " there"]
+    assert pieces.reply().text == "Hello there!"

@@ -38,6 +38,7 @@ _KINDS = {
     "tool": "TOOL",
     "http": "TOOL",
     "map": "CHAIN",
+    "converse": "CHAIN",
     "branch": "CHAIN",
     "vote": "CHAIN",
     "guard": "GUARDRAIL",
