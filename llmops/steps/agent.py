@@ -14,8 +14,8 @@ from typing import Any, Literal
 from llmops.definitions.base import canonical, identity_of, meaning_of
 from llmops.definitions.chain import Agent, Use
 from llmops.errors import LimitError, LlmopsError, first_error
-from llmops.records import Message, ModelVersion, Reply, Request, Span, Status
-from llmops.steps.base import Context, Place, Program, end_of, filled, with_error
+from llmops.records import Message, Reply, Request, Span, Status
+from llmops.steps.base import Context, Holding, Place, Program, end_of, filled, with_error
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.protocol import Action, Native, Observation, Protocol, Text, Turn
 from llmops.steps.tool import AgentTool
@@ -32,7 +32,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class AgentProgram:
+class AgentProgram(Holding):
     """An agent with the prompt it begins with and its tools, by name, ready to be carried out."""
 
     agent: Agent
@@ -41,16 +41,6 @@ class AgentProgram:
     protocol: Protocol
     identity: str
     kind: Literal["agent"] = "agent"
-
-    @property
-    def models(self) -> Mapping[str, ModelVersion]:
-        """The model that decides, and those below its tools."""
-        return {name: version for part in self.parts.values() for name, version in part.models.items()}
-
-    @property
-    def prompts(self) -> Mapping[str, str]:
-        """The prompt it begins with, and those below its tools."""
-        return {name: identity for part in self.parts.values() for name, identity in part.prompts.items()}
 
     @property
     def parts(self) -> Mapping[str, Program]:

@@ -145,16 +145,6 @@ def filled(value: Any, scope: Mapping[str, Any], where: str) -> Any:
     return value
 
 
-def models_of(parts: Mapping[str, Program]) -> dict[str, ModelVersion]:
-    """Return the models that parts ask, by name."""
-    return {name: model for part in parts.values() for name, model in part.models.items()}
-
-
-def prompts_of(parts: Mapping[str, Program]) -> dict[str, str]:
-    """Return the identity of each prompt that parts use, by name."""
-    return {name: prompt for part in parts.values() for name, prompt in part.prompts.items()}
-
-
 class Program(Protocol):
     """A prompt, chain or function, resolved with all its overrides and ready to be carried out."""
 
@@ -196,3 +186,22 @@ class Bound:
         """Return the span of the step; its templates see the scope of its place. Raises as its program does."""
         _, templates = self.use.filled
         return await self.program.carry_out(filled(templates, place.scope, place.name), context, place)
+
+
+class Holding:
+    """What programs that carry out others have in common: whom those ask, they ask."""
+
+    @property
+    def parts(self) -> Mapping[str, Program]:
+        """The programs that it carries out, by name."""
+        raise NotImplementedError
+
+    @property
+    def models(self) -> Mapping[str, ModelVersion]:
+        """The models that its parts ask, by name."""
+        return {name: model for part in self.parts.values() for name, model in part.models.items()}
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Identity of each prompt that its parts use, by name."""
+        return {name: prompt for part in self.parts.values() for name, prompt in part.prompts.items()}

@@ -9,16 +9,15 @@ from typing import Any, Literal
 from llmops.definitions.base import identity_of
 from llmops.definitions.chain import Branch, wiring
 from llmops.errors import LlmopsError, StepError
-from llmops.records import ModelVersion, Span
+from llmops.records import Span
 from llmops.steps.base import (
     Bound,
     Context,
+    Holding,
     Place,
     Program,
     end_of,
     filled,
-    models_of,
-    prompts_of,
     with_error,
 )
 
@@ -26,23 +25,13 @@ OTHERWISE = "else"
 
 
 @dataclass(frozen=True)
-class BranchProgram:
+class BranchProgram(Holding):
     """Arms by name: `0`, `1`, ... in the order of their conditions, and `else`."""
 
     branch: Branch
     arms: Mapping[str, Bound]
     identity: str
     kind: Literal["branch"] = "branch"
-
-    @property
-    def models(self) -> Mapping[str, ModelVersion]:
-        """The models of all arms."""
-        return models_of(self.parts)
-
-    @property
-    def prompts(self) -> Mapping[str, str]:
-        """The prompts of all arms."""
-        return prompts_of(self.parts)
 
     @property
     def parts(self) -> Mapping[str, Program]:

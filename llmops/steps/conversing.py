@@ -10,15 +10,15 @@ from llmops.definitions.base import identity_of, meaning_of
 from llmops.definitions.chain import Converse
 from llmops.definitions.schemas import MESSAGES, problem_with
 from llmops.errors import LlmopsError, StepError
-from llmops.records import ModelVersion, Span
-from llmops.steps.base import Bound, Context, Place, Program, with_error
+from llmops.records import Span
+from llmops.steps.base import Bound, Context, Holding, Place, Program, with_error
 
 Speaker = Literal["user", "assistant"]
 _OTHER: Mapping[str, Speaker] = {"user": "assistant", "assistant": "user"}
 
 
 @dataclass(frozen=True)
-class ConverseProgram:
+class ConverseProgram(Holding):
     """The two who speak. identity: of how and of whom."""
 
     converse: Converse
@@ -26,16 +26,6 @@ class ConverseProgram:
     assistant: Bound
     identity: str
     kind: Literal["converse"] = "converse"
-
-    @property
-    def models(self) -> Mapping[str, ModelVersion]:
-        """The models of both."""
-        return {**self.user.program.models, **self.assistant.program.models}
-
-    @property
-    def prompts(self) -> Mapping[str, str]:
-        """The prompts of both."""
-        return {**self.user.program.prompts, **self.assistant.program.prompts}
 
     @property
     def parts(self) -> Mapping[str, Program]:

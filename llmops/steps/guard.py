@@ -19,12 +19,11 @@ from llmops.steps.base import (
     Bound,
     Context,
     Halted,
+    Holding,
     Place,
     Program,
     end_of,
     filled,
-    models_of,
-    prompts_of,
     with_error,
 )
 
@@ -82,7 +81,7 @@ class _Recorded(Asking):
 
 
 @dataclass(frozen=True)
-class GuardProgram:
+class GuardProgram(Holding):
     """What makes the value, if anything does, what it has to pass, and what may stand in for it."""
 
     guard: Guard
@@ -96,13 +95,13 @@ class GuardProgram:
     def models(self) -> Mapping[str, ModelVersion]:
         """The models of what it carries out, and of its evaluators."""
         judges = {name: model for each in self.conditions for name, model in each.models.items()}
-        return {**models_of(self.parts), **judges}
+        return {**super().models, **judges}
 
     @property
     def prompts(self) -> Mapping[str, str]:
         """The prompts of what it carries out, and of its evaluators."""
         judges = {name: prompt for each in self.conditions for name, prompt in each.prompts.items()}
-        return {**prompts_of(self.parts), **judges}
+        return {**super().prompts, **judges}
 
     @property
     def parts(self) -> Mapping[str, Program]:

@@ -9,29 +9,19 @@ from typing import Any, Literal
 from llmops.definitions.base import identity_of
 from llmops.definitions.chain import Map, wiring
 from llmops.errors import LlmopsError, StepError
-from llmops.records import ModelVersion, Span
-from llmops.steps.base import Bound, Context, Halted, Place, Program, end_of, with_error
+from llmops.records import Span
+from llmops.steps.base import Bound, Context, Halted, Holding, Place, Program, end_of, with_error
 from llmops.steps.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)
-class MapProgram:
+class MapProgram(Holding):
     """What is done with each item. identity: of how and of what."""
 
     map: Map
     do: Bound
     identity: str
     kind: Literal["map"] = "map"
-
-    @property
-    def models(self) -> Mapping[str, ModelVersion]:
-        """The models asked for an item."""
-        return self.do.program.models
-
-    @property
-    def prompts(self) -> Mapping[str, str]:
-        """The prompts used for an item."""
-        return self.do.program.prompts
 
     @property
     def parts(self) -> Mapping[str, Program]:

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 from llmops.definitions.base import canonical, identity_of
 from llmops.definitions.chain import Vote, wiring
 from llmops.errors import LlmopsError, StepError
-from llmops.records import ModelVersion, Span, sampled
-from llmops.steps.base import Bound, Context, Halted, Place, Program, end_of, filled, with_error
+from llmops.records import Span, sampled
+from llmops.steps.base import Bound, Context, Halted, Holding, Place, Program, end_of, filled, with_error
 from llmops.steps.side_by_side import side_by_side
 
 
@@ -25,23 +25,13 @@ class Ballot(NamedTuple):
 
 
 @dataclass(frozen=True)
-class VoteProgram:
+class VoteProgram(Holding):
     """What each sample carries out. identity: of how and of what."""
 
     vote: Vote
     do: Bound
     identity: str
     kind: Literal["vote"] = "vote"
-
-    @property
-    def models(self) -> Mapping[str, ModelVersion]:
-        """The models asked for a sample."""
-        return self.do.program.models
-
-    @property
-    def prompts(self) -> Mapping[str, str]:
-        """The prompts used for a sample."""
-        return self.do.program.prompts
 
     @property
     def parts(self) -> Mapping[str, Program]:
