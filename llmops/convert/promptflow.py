@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,6 @@ _TYPES = {
     "object": "object",
 }
 _MODEL_KEYS = ("deployment_name", "model")
-_NO_BRANCH = "the step is always carried out"
 _ALL_CASES = (
     "a node over all cases: figures of all cases are an evaluator's, `python: MODULE:function` judges one"
 )
@@ -224,9 +224,26 @@ class _Flow:
         step = makers.get(kind, self._stub)(node, label)
         if kind in makers:
             self.page.keep((*node.place, "type"), f"verb of step {node.step}")
-        self.page.drop((*node.place, "activate"), _NO_BRANCH)
         self.page.drop((*node.place, "comment"), "a step has no description")
-        return {"id": node.step, **step}
+        return {"id": node.step, **self._activated(node, step)}
+
+    def _activated(self, node: _Node, step: dict[str, Any]) -> dict[str, Any]:
+        """Return a step as the arm of a branch, where its node says when it is carried out."""
+        told, place = node.told.get("activate"), (*node.place, "activate")
+        if not isinstance(told, dict):
+            return step
+        found = _REFERENCE.fullmatch(str(told.get("when")))
+        wanted = told.get("is")
+        if found is None or isinstance(wanted, dict | list):
+            self.page.drop(place, "no condition that a branch could ask; the step is always carried out")
+            return step
+        try:
+            condition = f"{{{{ {self._path(found[1], found[2] or '')} == {_jinja(wanted)} }}}}"
+        except UsageError as error:
+            self.page.drop(place, f"{error}; the step is always carried out")
+            return step
+        self.page.approximate(place, "a branch; where it is not taken, steps that read it get null")
+        return {"branch": {"when": [{"if": condition, "do": step}], "else": None}}
 
     # --- one node -----------------------------------------------------------------------------------------------
 
@@ -432,3 +449,8 @@ def _number(value: Any, kind: str) -> Any:
 
 def _fits(kind: Any, value: Any) -> bool:
     return problem_with(value, schema_of(kind)) is None
+
+
+def _jinja(value: str | float | bool | None) -> str:
+    """Return a plain value as an expression."""
+    return "none" if value is None else json.dumps(value)

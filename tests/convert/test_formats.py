@@ -306,10 +306,13 @@ def test_a_flow_is_a_chain_with_its_prompts_and_modules() -> None:
         ("find", "python"),
         ("show_context", "python"),
         ("answer_step", "prompt"),
-        ("apology", "python"),
+        ("apology", "branch"),
     ]
     assert chain["outputs"] == {"answer": "{{ answer_step.output }}", "first": "{{ find.output.first }}"}
-    assert chain["steps"][3]["with"] == {"text": "Question was: {{ question }}"}
+    branch = chain["steps"][3]["branch"]
+    (arm,) = branch["when"]
+    assert (arm["if"], branch["else"]) == ("{{ find.output.empty == true }}", None)
+    assert arm["do"]["with"] == {"text": "Question was: {{ question }}"}
     messages = written(found, "prompts/promptflow_answer_step.prompt.yaml")["messages"]
     assert [message["role"] for message in messages] == ["system", "user"]
 
