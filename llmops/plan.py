@@ -25,13 +25,14 @@ from llmops.evaluators.bound import BoundEvaluator, bind_evaluators
 from llmops.models.http import HOST
 from llmops.models.tokens import estimate_input_tokens
 from llmops.records import REPLAYED, DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
-from llmops.steps import Overrides, open_program
+from llmops.steps import open_program
 from llmops.steps.agent import AgentProgram
 from llmops.steps.base import Program
 from llmops.steps.branch import OTHERWISE, BranchProgram
 from llmops.steps.chain import ChainProgram
 from llmops.steps.guard import GuardProgram
 from llmops.steps.mapping import MapProgram
+from llmops.steps.overrides import Overrides
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.recorded import RecordedProgram, open_recorded, recorded_notes
 from llmops.steps.versions import step_changes, step_versions

@@ -15,7 +15,8 @@ from llmops.errors import AccessError, BudgetError, StoreError, UsageError
 from llmops.plan import Plan, Selection, plan_experiment
 from llmops.records import CallState, Run, RunStatus, Status
 from llmops.run import find_finished, run_experiment, run_once
-from llmops.steps import Overrides, open_program
+from llmops.steps import open_program
+from llmops.steps.overrides import Overrides
 from llmops.stores.journal import Batch, Journal
 from tests.model_server import ModelServer, running_model_server
 from tests.workplace import FILES, KEY, Workplace, calls_in, case_of, figure, said, utc_now

@@ -17,7 +17,8 @@ from llmops.definitions.schemas import InputTypes
 from llmops.definitions.templates import TemplateError, parse_template
 from llmops.definitions.workspace import Resolved, Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
-from llmops.steps import Overrides, open_program
+from llmops.steps import open_program
+from llmops.steps.overrides import Overrides
 
 
 def check_chain(workspace: Workspace, name: str) -> list[Finding]:

@@ -23,8 +23,9 @@ from llmops.definitions.reference import parse_reference
 from llmops.definitions.schemas import InputTypes, check_of
 from llmops.definitions.workspace import Workspace
 from llmops.errors import DefinitionError, Finding, LlmopsError, nearest
-from llmops.steps import Overrides, open_program
+from llmops.steps import open_program
 from llmops.steps.base import Program
+from llmops.steps.overrides import Overrides
 from llmops.steps.recorded import RecordedProgram, find_coverage, open_recorded, recorded_notes
 
 MAX_LEAKS = 5

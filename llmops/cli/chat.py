@@ -105,7 +105,8 @@ class Chat:
 
     def open(self) -> Program:
         """Return what is talked to, with the model of now. Raises as `open_program` does."""
-        from llmops.steps import Overrides, open_program
+        from llmops.steps import open_program
+        from llmops.steps.overrides import Overrides
 
         return open_program(self.resolved, Overrides(model=self.model, paths=self.paths), seed=0)
 

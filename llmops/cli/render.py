@@ -30,7 +30,8 @@ def command(
     """Show the messages that PROMPT becomes for given inputs or a case, with a token estimate."""
     from llmops.models.tokens import estimate_input_tokens
     from llmops.report.texts import printable
-    from llmops.steps import Overrides, open_program
+    from llmops.steps import open_program
+    from llmops.steps.overrides import Overrides
     from llmops.steps.prompt import PromptProgram
 
     session = open_session()

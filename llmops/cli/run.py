@@ -364,7 +364,8 @@ def _run_one(
 ) -> int:
     from llmops.call.carrying import Settings
     from llmops.run import run_once
-    from llmops.steps import Overrides, open_program
+    from llmops.steps import open_program
+    from llmops.steps.overrides import Overrides
 
     if given := sorted(name for name, value in others.items() if value and name != "no_sync"):
         raise UsageError(

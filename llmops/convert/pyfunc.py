@@ -18,8 +18,9 @@ from llmops.definitions.workspace import Workspace, load_workspace
 from llmops.errors import StepError, UsageError
 from llmops.records import Output
 from llmops.run import carry_out_case
-from llmops.steps import Overrides, load_functions, open_program
+from llmops.steps import load_functions, open_program
 from llmops.steps.base import Context, Program, Trace
+from llmops.steps.overrides import Overrides
 from llmops.stores.journal import open_journal
 
 

@@ -28,7 +28,8 @@ from llmops.errors import DefinitionError, EvidenceError, LlmopsError, UsageErro
 from llmops.promote.evidence import Candidate, find_candidate
 from llmops.promote.people import find_approver, find_authors, refuse_own_approval, source_paths
 from llmops.secrets import scrub_told
-from llmops.steps import Overrides, open_program
+from llmops.steps import open_program
+from llmops.steps.overrides import Overrides
 from llmops.stores.releases import replace_releases
 
 if TYPE_CHECKING:

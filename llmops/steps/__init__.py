@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from llmops.definitions.base import identity_of
-from llmops.definitions.chain import Agent, Chain, Guard, Retrieve, Use, Vote, wiring
+from llmops.definitions.chain import Agent, Chain, Guard, Retrieve, Use, wiring
 from llmops.definitions.dataset import Case
 from llmops.definitions.experiment import EvaluatorUse
-from llmops.definitions.prompt import ExamplesBlock, Parameters, Prompt
 from llmops.definitions.reference import Kind
 from llmops.definitions.tools import describe_tool
 from llmops.definitions.workspace import Resolved, Workspace
-from llmops.errors import UsageError, nearest
+from llmops.errors import UsageError
 from llmops.evaluators.bound import open_bound
 from llmops.models import model_class, model_version
 from llmops.models.base import Ability
@@ -31,31 +29,23 @@ from llmops.steps.conversing import open_converse
 from llmops.steps.guard import Condition, GuardProgram, open_guard
 from llmops.steps.http import open_http
 from llmops.steps.mapping import open_map
+from llmops.steps.overrides import (
+    Overrides,
+    changed_agent,
+    changed_chain,
+    changed_prompt,
+    changed_retrieve,
+    changed_vote,
+    checked_parameters,
+    key_of,
+    refuse_paths,
+    shared_out,
+)
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.python import PythonProgram
 from llmops.steps.retrieve import RetrieveProgram, open_retrieve
 from llmops.steps.tool import AgentTool
 from llmops.steps.vote import open_vote
-
-AGENT_SETTINGS = ("mode", "max_steps", "max_tokens", "max_s", "max_usd", "on_limit")
-"""What `set` reaches of an agent itself, by these names."""
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What a variant or a step changes in what it uses. paths: as in `set`, `examples.k` or `STEP.KEY`."""
-
-    model: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    paths: Mapping[str, Any] = field(default_factory=dict)
-
-    def over(self, below: Overrides) -> Overrides:
-        """Return these overrides on top of others: where both say something, these win."""
-        return Overrides(
-            self.model or below.model,
-            {**below.parameters, **self.parameters},
-            {**below.paths, **self.paths},
-        )
 
 
 class SettingError(UsageError):
@@ -81,8 +71,8 @@ def open_program(resolved: Resolved, overrides: Overrides, *, seed: int) -> Prog
 
 
 def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed: int) -> PromptProgram:
-    prompt, overrides = _changed_prompt(workspace.prompt(name), name, overrides)
-    parameters = {**prompt.parameters.given(), **_checked_parameters(overrides.parameters)}
+    prompt, overrides = changed_prompt(workspace.prompt(name), name, overrides)
+    parameters = {**prompt.parameters.given(), **checked_parameters(overrides.parameters)}
     model = overrides.model or prompt.model
     names = workspace.today.project.in_turn(model)
     version, *fallbacks = [model_version(name, workspace.model(name)) for name in names]
@@ -116,54 +106,6 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
     )
 
 
-def _changed_prompt(prompt: Prompt, name: str, overrides: Overrides) -> tuple[Prompt, Overrides]:
-    """Apply `set` to a prompt; what it says of model and parameters joins the overrides."""
-    examples: dict[str, Any] = {}
-    parameters: dict[str, Any] = {}
-    model = overrides.model
-    for path, value in overrides.paths.items():
-        head, _, key = path.partition(".")
-        if head == "parameters" and key:
-            parameters[key] = value
-        elif head == "examples" and key and prompt.examples is not None:
-            examples[key] = value
-        elif path == "model":
-            model = str(value)
-        else:
-            reachable = "model, parameters.KEY" + (", examples.KEY" if prompt.examples else "")
-            raise UsageError(f"set {path!r} reaches nothing in prompt {name}; it has {reachable}")
-    if examples:
-        prompt = _with_examples(prompt, examples, name)
-    return prompt, Overrides(model, {**overrides.parameters, **parameters})
-
-
-def _with_examples(prompt: Prompt, changes: Mapping[str, Any], name: str) -> Prompt:
-    messages = [
-        {
-            **message.model_dump(by_alias=True),
-            "examples": {**message.examples.model_dump(by_alias=True), **changes},
-        }
-        if isinstance(message, ExamplesBlock)
-        else message.model_dump()
-        for message in prompt.messages
-    ]
-    try:
-        return Prompt.model_validate({**prompt.model_dump(by_alias=True), "messages": messages})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise UsageError(f"set examples.{problem['loc'][-1]} of prompt {name}: {problem['msg']}") from error
-
-
-def _checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return Parameters.model_validate(dict(parameters)).given()
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
-        hint = nearest(key, Parameters.model_fields)
-        raise UsageError(f"parameter {key!r}: {hint or problem['msg']}") from error
-
-
 def open_use(workspace: Workspace, use: Use, name: str, *, seed: int) -> Program:
     """Return what one step carries out, without what a variant may change; raises as `open_program` does."""
     return _bound(workspace, use, Overrides(), {}, seed, name).program
@@ -172,7 +114,7 @@ def open_use(workspace: Workspace, use: Use, name: str, *, seed: int) -> Program
 def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: int) -> ChainProgram:
     workspace.identity("chain", name)  # refuses chains that use one another in a circle
     chain = workspace.chain(name)
-    inherited, below = _changed_chain(chain, name, overrides)
+    inherited, below = changed_chain(chain, name, overrides)
     steps = {
         step.id: _bound(workspace, step, inherited, below[step.id], seed, step.id) for step in chain.steps
     }
@@ -192,27 +134,6 @@ def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: 
     )
 
 
-def _changed_chain(
-    chain: Chain, name: str, overrides: Overrides
-) -> tuple[Overrides, Mapping[str, Mapping[str, Any]]]:
-    """Return what all steps inherit, and by step what `set` says of it alone."""
-    below: dict[str, dict[str, Any]] = {step.id: {} for step in chain.steps}
-    parameters: dict[str, Any] = {}
-    model = overrides.model
-    for path, value in overrides.paths.items():
-        head, _, rest = path.partition(".")
-        if head in below and rest:
-            below[head][rest] = value
-        elif head == "parameters" and rest:
-            parameters[rest] = value
-        elif path == "model":
-            model = str(value)
-        else:
-            hint = nearest(head, below) or f"its steps: {', '.join(below)}"
-            raise UsageError(f"set {path!r} reaches no step of chain {name}; {hint}")
-    return Overrides(model, {**overrides.parameters, **parameters}), below
-
-
 def _bound(
     workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
 ) -> Bound:
@@ -224,7 +145,7 @@ def _bound(
     if use.retrieve is not None:
         return _retrieving(workspace, use, use.retrieve, paths, name)
     if use.http is not None:
-        _refuse_paths(paths, name, "an http")
+        refuse_paths(paths, name, "an http")
         return Bound(use, open_http(use.http))
     own = Overrides(use.model, use.parameters.given(), use.set)
     if use.body is not None:
@@ -242,7 +163,7 @@ def _agent_program(
     assert use.agent is not None  # noqa: S101 - the caller has asked
     own = Overrides(use.model, use.parameters.given(), use.set)
     said = Overrides(paths=paths).over(own.over(inherited))
-    agent, for_prompt, for_tools = _changed_agent(use.agent, name, said.paths)
+    agent, for_prompt, for_tools = changed_agent(use.agent, name, said.paths)
     prompt = open_program(
         workspace.resolve("prompt", agent.prompt),
         Overrides(said.model, said.parameters, for_prompt),
@@ -271,30 +192,6 @@ def _agent_program(
     return program
 
 
-def _changed_agent(
-    agent: Agent, name: str, paths: Mapping[str, Any]
-) -> tuple[Agent, Mapping[str, Any], dict[str, dict[str, Any]]]:
-    """Return an agent with its own fields changed, what is left for its prompt, and for each tool what it is set to."""
-    own: dict[str, Any] = {}
-    prompt: dict[str, Any] = {}
-    tools: dict[str, dict[str, Any]] = {}
-    for path, value in paths.items():
-        head, _, rest = path.partition(".")
-        tool, _, below = rest.partition(".")
-        if path in AGENT_SETTINGS:
-            own[path] = value
-        elif head == "tools" and below:
-            tools.setdefault(tool, {})[below] = value
-        else:
-            prompt[path] = value
-    try:
-        changed = Agent.model_validate({**agent.model_dump(by_alias=True), **own}) if own else agent
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise UsageError(f"set {name}.{problem['loc'][0]}: {problem['msg']}") from error
-    return changed, prompt, tools
-
-
 def _is_native(agent: Agent, prompt: PromptProgram, name: str) -> bool:
     """Say whether tools go as calls of the provider's own: all who may be asked must be able to make them."""
     unable = [
@@ -320,33 +217,24 @@ def _refuse_unpriced(workspace: Workspace, program: Program, name: str) -> None:
 def _retrieving(
     workspace: Workspace, use: Use, definition: Retrieve, paths: Mapping[str, Any], name: str
 ) -> Bound:
-    """Return a step that asks an index, which `set` may change: another index, or how much is found."""
-    if paths:
-        try:
-            definition = Retrieve.model_validate({**definition.model_dump(), **paths})
-        except ValidationError as error:
-            problem = error.errors()[0]
-            key = ".".join(map(str, problem["loc"]))
-            hint = nearest(key, Retrieve.model_fields) if problem["type"] == "extra_forbidden" else None
-            raise UsageError(f"set {name}.{key}: {hint or problem['msg']}") from error
-        use = use.model_copy(update={"retrieve": definition})
-    return Bound(use, open_retrieve(definition, workspace.resolve("index", definition.index)))
+    """Return a step that asks an index."""
+    changed = changed_retrieve(definition, name, paths)
+    program = open_retrieve(changed, workspace.resolve("index", changed.index))
+    return Bound(use.model_copy(update={"retrieve": changed}), program)
 
 
 def _holding(
     workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
 ) -> Program:
-    """Return the program of a verb that holds others. paths: reach those, by their key where there are several."""
-    if use.vote is not None and "n" in paths:
-        try:
-            use = use.model_copy(
-                update={"vote": Vote.model_validate({**_as_written(use.vote), "n": paths["n"]})}
-            )
-        except ValidationError as error:
-            raise UsageError(f"set {name}.n: {error.errors()[0]['msg']}") from error
-        paths = {path: value for path, value in paths.items() if path != "n"}
-    inside = {_key_of(inner.key): inner.use for inner in use.body.uses()} if use.body is not None else {}
-    shares = _shared_out(paths, inside, name)
+    """Return the program of a verb that holds others. paths: reach those, by their key where there are several.
+
+    Whoever plays the user of a conversation inherits nothing: what a variant changes is the assistant.
+    """
+    if use.vote is not None:
+        vote, paths = changed_vote(use.vote, name, paths)
+        use = use.model_copy(update={"vote": vote})
+    inside = {key_of(inner.key): inner.use for inner in use.body.uses()} if use.body is not None else {}
+    shares = shared_out(paths, inside, name)
     bound = {
         key: _bound(workspace, inner, below, shares[key], seed, f"{name}.{key}")
         for key, inner in inside.items()
@@ -358,42 +246,11 @@ def _holding(
         return open_vote(use.vote, bound["do"])
     if use.branch is not None:
         return open_branch(use.branch, bound)
-    if (
-        use.converse is not None
-    ):  # what a variant changes is the assistant; whoever plays the user stays the same
+    if use.converse is not None:
         return open_converse(use.converse, bound["user"], bound["assistant"])
     assert use.guard is not None  # noqa: S101 - the last of the verbs that hold others
     conditions = tuple(_condition(workspace, each, use.guard) for each in use.guard.evaluators)
     return open_guard(use.guard, conditions, bound.get("do"), bound.get("fallback"))
-
-
-def _as_written(vote: Vote) -> dict[str, Any]:
-    return {about.alias or key: getattr(vote, key) for key, about in Vote.model_fields.items()}
-
-
-def _key_of(key: str) -> str:
-    """Return how `set` calls a verb inside: `when.0.do` is `0`, and `fallback.do` is `fallback`."""
-    return key.removeprefix("when.").removesuffix(".do")
-
-
-def _shared_out(paths: Mapping[str, Any], inside: Mapping[str, Use], name: str) -> dict[str, dict[str, Any]]:
-    """Return which paths reach which verb: those that begin with its key it alone, others all that take any."""
-    shares: dict[str, dict[str, Any]] = {key: {} for key in inside}
-    takers = [key for key, use in inside.items() if use.verb not in ("python", "http")]
-    for path, value in paths.items():
-        head, _, rest = path.partition(".")
-        if head in inside and rest:
-            shares[head][rest] = value
-            continue
-        _refuse_paths({} if takers else {path: value}, name, "such a")
-        for key in takers:
-            shares[key][path] = value
-    return shares
-
-
-def _refuse_paths(paths: Mapping[str, Any], name: str, what: str) -> None:
-    if paths:
-        raise UsageError(f"set {name}.{next(iter(paths))}: {what} step has nothing to set")
 
 
 def _condition(workspace: Workspace, use: EvaluatorUse, guard: Guard) -> Condition:
@@ -415,7 +272,7 @@ def _condition(workspace: Workspace, use: EvaluatorUse, guard: Guard) -> Conditi
 
 
 def _python_program(workspace: Workspace, use: Use, paths: Mapping[str, Any], name: str) -> PythonProgram:
-    _refuse_paths(paths, name, "a python")
+    refuse_paths(paths, name, "a python")
     reference = use.target
     identity = identity_of({"python": reference, "source": workspace.step_identity(use)})
     return PythonProgram(reference, cache(partial(workspace.code.load, reference)), identity)

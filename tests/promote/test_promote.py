@@ -26,7 +26,8 @@ from llmops.errors import (
 )
 from llmops.promote import Moved, Order, find_release
 from llmops.records import Outcome, RunStatus
-from llmops.steps import Overrides, open_program
+from llmops.steps import open_program
+from llmops.steps.overrides import Overrides
 from llmops.stores.releases import replace_releases
 from tests.promoted import BOB, CHAIN, Scene, gate_of, utc_now
 

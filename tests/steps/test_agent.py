@@ -12,9 +12,10 @@ import pytest
 from llmops.definitions.workspace import load_workspace
 from llmops.errors import UsageError
 from llmops.records import Status
-from llmops.steps import Overrides, open_program
+from llmops.steps import open_program
 from llmops.steps.agent import MOST_AT_ONCE, AgentProgram
 from llmops.steps.base import Program
+from llmops.steps.overrides import Overrides
 from llmops.steps.tool import MOST_OBSERVED
 from tests.model_server import ModelServer, turns
 from tests.steps.conftest import Carried

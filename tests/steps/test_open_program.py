@@ -10,8 +10,9 @@ import pytest
 
 from llmops.definitions.workspace import load_workspace
 from llmops.errors import UsageError
-from llmops.steps import Overrides, load_functions, open_program
+from llmops.steps import load_functions, open_program
 from llmops.steps.base import Program
+from llmops.steps.overrides import Overrides
 from llmops.steps.prompt import PromptProgram
 
 FILES: dict[str, str | bytes] = {

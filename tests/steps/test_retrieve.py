@@ -13,8 +13,9 @@ from llmops.errors import UsageError
 from llmops.indexes import Passage
 from llmops.models.tokens import estimate_tokens
 from llmops.records import Status
-from llmops.steps import Overrides, load_functions, open_program
+from llmops.steps import load_functions, open_program
 from llmops.steps.base import Program
+from llmops.steps.overrides import Overrides
 from llmops.steps.retrieve import within
 from tests.steps.conftest import Carried
 

@@ -10,8 +10,9 @@ import pytest
 from llmops.definitions.workspace import load_workspace
 from llmops.indexes import find_index
 from llmops.indexes.embedding import MOST, batches
-from llmops.steps import Overrides, load_functions, open_program
+from llmops.steps import load_functions, open_program
 from llmops.steps.base import Program
+from llmops.steps.overrides import Overrides
 from tests.model_server import ModelServer
 from tests.steps.conftest import Carried
 
