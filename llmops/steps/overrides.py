@@ -139,7 +139,10 @@ def key_of(key: str) -> str:
 
 
 def shared_out(paths: Mapping[str, Any], inside: Mapping[str, Use], name: str) -> dict[str, dict[str, Any]]:
-    """Return which paths reach which verb: those that begin with its key it alone, others all that take any."""
+    """Return which paths reach which verb: those that begin with its key it alone, others all that take any.
+
+    Of a conversation every path says whom it is for.
+    """
     shares: dict[str, dict[str, Any]] = {key: {} for key in inside}
     takers = [key for key, use in inside.items() if use.verb not in ("python", "http")]
     for path, value in paths.items():
@@ -147,6 +150,8 @@ def shared_out(paths: Mapping[str, Any], inside: Mapping[str, Use], name: str) -
         if head in inside and rest:
             shares[head][rest] = value
             continue
+        if inside.keys() == {"user", "assistant"}:
+            raise UsageError(f"set {name}.{path} reaches nothing; a conversation has user.KEY, assistant.KEY")
         refuse_paths({} if takers else {path: value}, name, "such a")
         for key in takers:
             shares[key][path] = value
