@@ -6,6 +6,7 @@ What the numbers mean, and which of them may be absent, is settled by those who 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,13 @@ def case_means(places: npt.NDArray[np.integer], values: Floats, n: int) -> Float
     sums = np.bincount(places[order], weights=values[order], minlength=n)
     counts = np.bincount(places, minlength=n)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+@cache
+def legendre(n: int) -> tuple[Floats, Floats]:
+    """Return the n nodes and weights of Gauss-Legendre quadrature over [-1, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    return nodes, weights
 
 
 def tail_of(level: float) -> float:
