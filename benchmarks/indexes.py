@@ -30,6 +30,7 @@ WAYS = {
     "BM25": "store: fts",
     "TF-IDF": "store: vectors\nembedder: tfidf",
     "hashing": "store: vectors\nembedder: hashing",
+    "hashing, in LanceDB": "store: lancedb\nembedder: hashing",
     "BM25 and TF-IDF fused": "store: fused\nembedder: tfidf",
     "BM25 and hashing fused": "store: fused\nembedder: hashing",
 }
@@ -85,7 +86,7 @@ def size_and_speed(scratch: Path, n: int) -> None:
         write_rows(root, iter(rows))
         index, took_s = built(root, way)
         folder = next((root / ".llmops/indexes").iterdir())
-        size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+        size_mb = sum(path.stat().st_size for path in folder.rglob("*")) / 1e6
         line(f"  {way}", f"{took_s:.1f} s CPU; {size_mb:.0f} MB; {speed(index, asked)}", "")
         write_rows(root, iter([*rows[:-1], {**rows[-1], "text": "an edited passage"}]))
         line("    after one edit", f"{built(root, way)[1]:.1f} s CPU", "")
