@@ -77,6 +77,13 @@ def test_more_ties_than_are_asked_for_at_first_stand_in_their_order(opened: Open
     assert [hit.place for hit in same.store.search(Query("pike"), 5)] == [1, 2, 3, 4, 5]
 
 
+def test_passages_whose_scores_differ_by_rounding_alone_stand_in_their_order(tmp_path: Path) -> None:
+    angles = np.arange(199, -1, -1) * 3e-6  # the last is nearest, by less than what counts
+    lance.write_vectors(tmp_path, [np.stack([np.cos(angles), np.sin(angles)], axis=1)])
+    hits = Lance(tmp_path).search(Query("", np.array([1.0, 0.0])), 3)
+    assert hits == [(0, 1.0), (1, 1.0), (2, 1.0)]
+
+
 def test_rows_are_read_as_they_were_written_in_any_order(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((5000, 3))
     lance.write_vectors(tmp_path, (vectors[start : start + 700] for start in range(0, 5000, 700)))
