@@ -67,7 +67,7 @@ def size_and_speed(scratch: Path, n: int) -> None:
         write_rows(root, rows)
         index, took_s = built(root, way)
         folder = next((root / ".llmops/indexes").iterdir())
-        size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+        size_mb = sum(path.stat().st_size for path in folder.rglob("*")) / 1e6
         line(f"  {way}", f"{took_s:.1f} s CPU; {size_mb:.0f} MB; {speed(index, asked)}", "")
         write_rows(root, [*rows[:-1], {**rows[-1], "text": "an edited passage"}])
         line("    after one edit", f"{built(root, way)[1]:.1f} s CPU", "")

@@ -25,6 +25,7 @@ WAYS = {
     BASELINE: "store: fts",
     "tfidf": "store: vectors\nembedder: tfidf",
     "hashing": "store: vectors\nembedder: hashing",
+    "lancedb": "store: lancedb\nembedder: hashing",
     "fused": "store: fused\nembedder: tfidf",
     "fused_hashing": "store: fused\nembedder: hashing",
 }

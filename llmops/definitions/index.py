@@ -138,20 +138,25 @@ class Index(Definition):
     """What `chains/indexes/NAME.index.yaml` says.
 
     embedder: what makes vectors: `tfidf` of words, `hashing` of words and runs of characters, or a model.
-    store: `fts` ranks by words (BM25), `vectors` by cosine, `fused` by the ranks of both.
+    store: `fts` ranks by words (BM25), `vectors` by cosine, `lancedb` too, on the disk; `fused` by the ranks of both.
     """
 
     description: str | None = None
     sources: tuple[Source, ...] = Field(min_length=1)
     chunker: Chunker = Field(default_factory=Chunker)
     embedder: Literal["none", "tfidf", "hashing"] | ModelEmbedder = "none"
-    store: Literal["fts", "vectors", "fused"] = "fts"
+    store: Literal["fts", "vectors", "fused", "lancedb"] = "fts"
 
     @model_validator(mode="after")
     def _store_has_vectors(self) -> Index:
         if (self.store == "fts") != (self.embedder == "none"):
             wanted = "needs an embedder" if self.embedder == "none" else "has no use for an embedder"
-            raise ValueError(f"the store {self.store} {wanted}; fts goes without, vectors and fused with one")
+            raise ValueError(f"the store {self.store} {wanted}; fts goes without, the others with one")
+        if self.store == "lancedb" and self.embedder == "tfidf":
+            raise ValueError(
+                "the store lancedb has no use for tfidf, whose vectors have a number a word: take the embedder hashing "
+                "or a model, or the store vectors"
+            )
         return self
 
     def meaning(self) -> dict[str, Any]:

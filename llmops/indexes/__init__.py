@@ -6,10 +6,11 @@ model makes its vectors, whoever opens it says how the model is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.base import identity_of
 from llmops.definitions.index import Index, ModelEmbedder
@@ -25,7 +26,12 @@ from llmops.indexes.snapshots import find_snapshot, is_outside
 from llmops.models import model_version
 from llmops.records import ModelVersion
 
-Vectors = Callable[[Sequence[str]], Any]
+if TYPE_CHECKING:
+    from llmops.indexes.dense import Dense, Known
+    from llmops.indexes.lance import Lance
+
+Vectors = Callable[[Sequence[str]], Iterable[Any]]
+"""Gives the vectors of all passages in their order, as arrays of some at a time."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,14 @@ def index_version(workspace: Workspace, name: str) -> str:
 
 
 def find_index(workspace: Workspace, name: str) -> OpenIndex | None:
-    """Return an index of the project if this version of it has been built."""
+    """Return an index of the project if this version of it has been built.
+
+    Raises UsageError when its store is an extra that is not installed.
+    """
+    if workspace.index(name).store == "lancedb":
+        from llmops.indexes.lance import library
+
+        library()
     version = index_version(workspace, name)
     folder = files.find_built(workspace.root, name, version)
     return None if folder is None else _opened(workspace.index(name), name, version, folder)
@@ -85,10 +98,10 @@ def open_index(workspace: Workspace, name: str) -> OpenIndex:
     definition = workspace.index(name)
     corpus = readable_corpus(workspace, name)
 
-    def vectors(texts: Sequence[str]) -> Any:
-        from llmops.indexes.dense import hashed
+    def vectors(texts: Sequence[str]) -> Iterable[Any]:
+        from llmops.indexes.dense import hashed_blocks
 
-        return hashed(texts, _known_vectors(workspace.root, name))
+        return hashed_blocks(texts, _known_vectors(workspace.root, name, definition))
 
     return _built(workspace, name, definition, corpus, vectors)
 
@@ -104,8 +117,8 @@ async def embed_index(workspace: Workspace, name: str, embed: Embed) -> OpenInde
     definition = workspace.index(name)
     corpus = readable_corpus(workspace, name)
     texts = [passage.searched for passage in passages_of(corpus.documents, definition.chunker)]
-    made = await embed_all(texts, embed)
-    return _built(workspace, name, definition, corpus, lambda _: made)
+    made = await embed_all(texts, embed, files.home(workspace.root, name))
+    return _built(workspace, name, definition, corpus, lambda _: _blocks(made))
 
 
 def readable_corpus(workspace: Workspace, name: str) -> Corpus:
@@ -156,25 +169,51 @@ def _write_vectors(definition: Index, folder: Path, texts: Sequence[str], vector
         from llmops.indexes.tfidf import TfIdf
 
         TfIdf.write(folder, texts)
+    elif definition.store == "lancedb":
+        from llmops.indexes import lance
+
+        lance.write_vectors(folder, vectors(texts))
     elif definition.embedder != "none":
-        from llmops.indexes.dense import write_vectors
+        from llmops.indexes import dense
 
-        write_vectors(folder, vectors(texts))
+        dense.write_vectors(folder, vectors(texts))
 
 
-def _known_vectors(root: Path, name: str) -> dict[str, Any]:
-    """Return the vectors of the passages of the last version, by what was searched: they need not be made again."""
+def _blocks(vectors: Any) -> Iterable[Any]:
+    from llmops.indexes.dense import AT_ONCE
+
+    return (vectors[start : start + AT_ONCE] for start in range(0, len(vectors), AT_ONCE))
+
+
+def _known_vectors(root: Path, name: str, definition: Index) -> Known:
+    """Return what gives the vectors of those texts that the last version has: they need not be made again."""
+    from llmops.indexes.lance import FOLDER
+
     for folder in files.newest(root, name):
         about = files.read_about(folder)
-        if about is not None and (about["code"], about["embedder"]) == (VERSION, "hashing"):
-            from llmops.indexes.dense import Dense
+        if about is None or (about["code"], about["embedder"]) != (VERSION, "hashing"):
+            continue
+        if (folder / FOLDER).is_dir() == (definition.store == "lancedb"):
+            return _vectors_in(folder, _by_length(definition, folder))
+    return lambda _: {}
 
-            vectors, passages = Dense(folder).vectors, FullText(folder)
-            try:
-                return {passage.searched: vectors[place] for place, passage in enumerate(passages.all())}
-            finally:
-                passages.close()
-    return {}
+
+def _vectors_in(folder: Path, store: Dense | Lance) -> Known:
+    passages = FullText(folder)
+    try:
+        places = {_digest(passage.searched): place for place, passage in enumerate(passages.all())}
+    finally:
+        passages.close()
+
+    def known(texts: Sequence[str]) -> Mapping[str, Any]:
+        there = {text: places[digest] for text in texts if (digest := _digest(text)) in places}
+        return dict(zip(there, store.rows(list(there.values())), strict=True)) if there else {}
+
+    return known
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _opened(definition: Index, name: str, version: str, folder: Path) -> OpenIndex:
@@ -187,7 +226,7 @@ def _opened(definition: Index, name: str, version: str, folder: Path) -> OpenInd
 def _store(definition: Index, folder: Path, passages: FullText) -> Store:
     if definition.store == "fts":
         return passages
-    if definition.store == "vectors":
+    if definition.store != "fused":
         return _vectors(definition, folder)
     from llmops.indexes.fused import Fused
 
@@ -199,6 +238,15 @@ def _vectors(definition: Index, folder: Path) -> Store:
         from llmops.indexes.tfidf import TfIdf
 
         return TfIdf(folder)
+    return _by_length(definition, folder)
+
+
+def _by_length(definition: Index, folder: Path) -> Dense | Lance:
+    """Return the store of vectors of a fixed length."""
+    if definition.store == "lancedb":
+        from llmops.indexes.lance import Lance
+
+        return Lance(folder)
     from llmops.indexes.dense import Dense
 
     return Dense(folder)

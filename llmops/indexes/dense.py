@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,10 @@ DIMENSIONS = 512
 """Of hashed words and runs of characters."""
 
 AT_ONCE = 2_000
+"""Vectors that are made, or read, in one go."""
+
+Known = Callable[[Sequence[str]], Mapping[str, Any]]
+"""Gives the vectors that are there already of some of the texts."""
 
 
 class Dense:
@@ -30,14 +34,25 @@ class Dense:
     def search(self, query: Query, k: int, among: Sequence[int] | None = None) -> list[Hit]:
         """Return the k passages of the highest cosine; none that are not alike at all."""
         vector = hashed([query.text])[0] if query.vector is None else query.vector
-        return best(self.vectors @ _normed(vector), k, among, above=0.0)
+        return best(self.vectors @ normed(vector), k, among, above=0.0)
+
+    def rows(self, places: Sequence[int]) -> Any:
+        """Return the vectors of passages, shape (len(places), size), in their order."""
+        return self.vectors[list(places)]
 
 
-def write_vectors(folder: Path, vectors: Any) -> None:
-    """Write vectors, shape (n, size), each at length 1 and in single precision."""
+def write_vectors(folder: Path, blocks: Iterable[Any]) -> None:
+    """Write vectors, given as arrays of shape (n, size), each at length 1 and in single precision."""
     import numpy as np
 
-    np.save(folder / FILE, _normed(vectors))
+    np.save(folder / FILE, np.concatenate([normed(block) for block in blocks]))
+
+
+def hashed_blocks(texts: Sequence[str], known: Known) -> Iterator[Any]:
+    """Yield the vectors of texts in their order, as `hashed` makes them, so many at once as are bearable."""
+    for start in range(0, len(texts), AT_ONCE):
+        block = texts[start : start + AT_ONCE]
+        yield hashed(block, known(block))
 
 
 def hashed(texts: Sequence[str], known: Mapping[str, Any] | None = None) -> Any:
@@ -48,16 +63,15 @@ def hashed(texts: Sequence[str], known: Mapping[str, Any] | None = None) -> Any:
 
     made = np.zeros((len(texts), DIMENSIONS), dtype=np.float32)
     unknown = [place for place, text in enumerate(texts) if text not in (known or {})]
-    for start in range(0, len(unknown), AT_ONCE):
-        places = unknown[start : start + AT_ONCE]
-        made[places] = vectors([texts[place] for place in places], DIMENSIONS)
+    made[unknown] = vectors([texts[place] for place in unknown], DIMENSIONS)
     for place, text in enumerate(texts if known else ()):
         if known and text in known:
             made[place] = known[text]
     return made
 
 
-def _normed(vectors: Any) -> Any:
+def normed(vectors: Any) -> Any:
+    """Return vectors, the last axis theirs, at length 1 and in single precision; those of nothing stay so."""
     import numpy as np
 
     found = np.asarray(vectors, dtype=np.float32)

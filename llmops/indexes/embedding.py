@@ -7,9 +7,13 @@ other to another batch, and so the journal answers again for all but a few.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+from llmops.errors import StoreError, UsageError
 
 Embed = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]]]]
 """Gives one vector a text, in their order."""
@@ -34,19 +38,35 @@ def batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield batch
 
 
-async def embed_all(texts: Sequence[str], embed: Embed) -> Any:
-    """Return one vector a text, shape (n, size).
+async def embed_all(texts: Sequence[str], embed: Embed, folder: Path) -> Any:
+    """Return one vector a text, shape (n, size), of which the memory holds only what is looked at.
 
-    Raises what asking raises; batches that were answered stay in the journal.
+    folder: where they lie meanwhile, in a file without a name.
+    Raises what asking raises, and StoreError for the disk; batches that were answered stay in the journal.
     """
     import numpy as np
 
     free = asyncio.Semaphore(AT_ONCE)
+    sizes: set[int] = set()
 
-    async def ask(batch: Sequence[str]) -> Any:
+    async def ask(start: int, batch: Sequence[str]) -> None:
         async with free:
-            return np.asarray(await embed(batch), dtype=np.float32)
+            vectors = np.asarray(await embed(batch), dtype=np.float32)
+        sizes.add(vectors.shape[1])
+        if len(sizes) > 1:
+            raise UsageError(f"the model gave vectors of {' and of '.join(map(str, sorted(sizes)))} numbers")
+        try:
+            file.seek(start * vectors[0].nbytes)
+            left = memoryview(vectors.tobytes())
+            while left:
+                left = left[file.write(left) :]
+        except OSError as error:
+            raise StoreError(f"the vectors of an index cannot be written below {folder}: {error}") from error
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(ask(batch)) for batch in batches(texts)]
-    return np.concatenate([task.result() for task in tasks])
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        async with asyncio.TaskGroup() as group:
+            start = 0
+            for batch in batches(texts):
+                group.create_task(ask(start, batch))
+                start += len(batch)
+        return np.memmap(file, dtype=np.float32, mode="r").reshape(len(texts), -1)

@@ -27,6 +27,16 @@ ABANDONED_S = 86_400.0
 _BUILDING = ".building-"
 
 
+def home(root: Path, name: str) -> Path:
+    """Return where all indexes of a project lie, which is there then. Raises StoreError where it cannot be."""
+    found = root / HOME
+    try:
+        found.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"index {name} cannot be written below {HOME}: {error}") from error
+    return found
+
+
 def find_built(root: Path, name: str, version: str) -> Path | None:
     """Return the folder of a version that is there and whole; one that is not is removed."""
     folder = _folder(root, name, version)
@@ -52,16 +62,19 @@ def build(root: Path, name: str, version: str, write: Callable[[Path], dict[str,
 
     Raises StoreError where the disk does not let us.
     """
-    home = root / HOME
     folder = _folder(root, name, version)
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        _sweep(home, name, folder)
-        made = home / f"{_BUILDING}{uuid.uuid4().hex}"
+        place = home(root, name)
+        _sweep(place, name, folder)
+        made = place / f"{_BUILDING}{uuid.uuid4().hex}"
         made.mkdir()
         try:
             about = write(made)
-            files = {each.name: each.stat().st_size for each in sorted(made.iterdir())}
+            files = {
+                each.relative_to(made).as_posix(): each.stat().st_size
+                for each in sorted(made.rglob("*"))
+                if each.is_file()
+            }
             said = json.dumps({**about, "files": files}, indent=1, ensure_ascii=False)
             (made / ABOUT).write_text(said + "\n", encoding="utf-8")
             _settle(made)
@@ -75,8 +88,7 @@ def build(root: Path, name: str, version: str, write: Callable[[Path], dict[str,
 
 def newest(root: Path, name: str) -> list[Path]:
     """Return the folders of all versions of an index that are there, the last used first."""
-    home = root / HOME
-    found = [path for path in home.glob(f"{name}-*") if len(path.name) == len(name) + 1 + DIGITS]
+    found = [path for path in (root / HOME).glob(f"{name}-*") if len(path.name) == len(name) + 1 + DIGITS]
     return sorted(found, key=lambda path: (-_used_at(path), path.name))
 
 
@@ -102,7 +114,7 @@ def _move(made: Path, folder: Path) -> None:
 
 def _settle(folder: Path) -> None:
     """Have everything on the disk before the rename is: a version that is there is whole."""
-    for path in (*folder.iterdir(), folder):
+    for path in (*folder.rglob("*"), folder):
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -110,12 +122,12 @@ def _settle(folder: Path) -> None:
             os.close(handle)
 
 
-def _sweep(home: Path, name: str, wanted: Path) -> None:
+def _sweep(place: Path, name: str, wanted: Path) -> None:
     """Remove versions that have long not been used, and what killed builders left."""
-    for path in newest(home.parent.parent, name)[KEPT:]:
+    for path in newest(place.parent.parent, name)[KEPT:]:
         if path != wanted:
             shutil.rmtree(path, ignore_errors=True)
-    for path in home.glob(f"{_BUILDING}*"):
+    for path in place.glob(f"{_BUILDING}*"):
         if time.time() - _used_at(path) > ABANDONED_S:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -62,6 +62,11 @@ def test_a_description_changes_no_meaning_and_all_else_does() -> None:
         ("sources: [{files: a.md}]\nembedder: tf-idf\nstore: fused", "did you mean 'tfidf'?"),
         ("sources: [{files: a.md}]\nembedder: {modle: m}\nstore: fused", "did you mean 'model'?"),
         ("sources: [{files: a.md}]\nstore: fused", "the store fused needs an embedder"),
+        ("sources: [{files: a.md}]\nstore: lancedb", "the store lancedb needs an embedder"),
+        (
+            "sources: [{files: a.md}]\nstore: lancedb\nembedder: tfidf",
+            "the store lancedb has no use for tfidf",
+        ),
         ("sources: [{files: a.md}]\nembedder: tfidf", "the store fts has no use for an embedder"),
     ],
 )

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from llmops.definitions.workspace import load_workspace
+from llmops.errors import UsageError, first_error
 from llmops.indexes import find_index
-from llmops.indexes.embedding import MOST, batches
+from llmops.indexes.embedding import MOST, batches, embed_all
 from llmops.steps import load_functions, open_program
 from llmops.steps.base import Program
 from llmops.steps.overrides import Overrides
 from tests.model_server import ModelServer
 from tests.steps.conftest import Carried
 
+EMBEDDED = "sources: [{files: d.jsonl}]\nchunker: {by: document}\nembedder: {model: default}\nstore: fused\n"
 FILES: dict[str, str | bytes] = {
     "llmops.yaml": "models:\n  default: {provider: openai, model: m, endpoint_env: URL}\n",
-    "chains/indexes/docs.index.yaml": (
-        "sources: [{files: d.jsonl}]\nchunker: {by: document}\nembedder: {model: default}\nstore: fused\n"
-    ),
+    "chains/indexes/docs.index.yaml": EMBEDDED,
     "chains/ask.chain.yaml": (
         "inputs: {question: string}\nsteps:\n"
         '  - id: find\n    retrieve: {index: docs, query: "{{ question }}", top_k: 2}\n'
@@ -66,6 +67,19 @@ def test_documents_are_embedded_once_and_each_query_once(
     assert sent(server)[11:] == ["number4"]
 
 
+def test_vectors_of_a_model_are_found_alike_in_the_memory_and_on_the_disk(
+    opened: Callable[..., Program], carry_out: Callable[..., Carried], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definition = "chains/indexes/docs.index.yaml"
+    found = []
+    for store in ("vectors", "lancedb"):
+        monkeypatch.setitem(FILES, definition, EMBEDDED.replace("fused", store))
+        carried = carry_out(opened(rows(range(200))), {"question": "number3"})
+        found.append([(each["id"], round(each["score"], 5)) for each in carried.spans[1].output["passages"]])
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
+
+
 def test_an_edit_asks_again_for_its_own_batch_alone(
     opened: Callable[..., Program], carry_out: Callable[..., Carried], server: ModelServer
 ) -> None:
@@ -84,6 +98,29 @@ def test_what_keeps_the_model_from_answering_ends_the_case_and_builds_nothing(
     assert carried.output.error is not None
     assert carried.spans[1].error is not None
     assert find_index(load_workspace(tmp_path), "docs") is None
+
+
+def test_vectors_lie_in_the_order_of_the_texts_whichever_comes_first(tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(500)]
+
+    async def embed(batch: Sequence[str]) -> list[list[float]]:
+        await asyncio.sleep(0.01 * (len(batch) % 3))
+        return [[float(text.split()[1]), 1.0] for text in batch]
+
+    made = asyncio.run(embed_all(texts, embed, tmp_path))
+    assert made.tolist() == [[float(number), 1.0] for number in range(500)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_of_two_lengths_are_told(tmp_path: Path) -> None:
+    async def embed(batch: Sequence[str]) -> list[list[float]]:
+        return [[1.0] * (2 + len(batch) % 2) for _ in batch]
+
+    with pytest.raises(ExceptionGroup) as raised:
+        asyncio.run(embed_all([f"text {number}" for number in range(500)], embed, tmp_path))
+    error = first_error(raised.value)
+    assert isinstance(error, UsageError)
+    assert str(error) == "the model gave vectors of 2 and of 3 numbers"
 
 
 def test_batches_hold_everything_in_order_and_move_little() -> None:
