@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import click
@@ -34,7 +34,10 @@ from llmops.records import Comparison, Output, Run, RunStatus, Status
 if TYPE_CHECKING:
     from llmops.call.carrying import Result
     from llmops.call.replay import Replay
+    from llmops.definitions.reference import Kind
+    from llmops.definitions.workspace import Resolved
     from llmops.plan import Plan, Selection
+    from llmops.steps.overrides import Overrides
     from llmops.stores.journal import Journal
 
 MOST_UNDONE = 0.05
@@ -61,76 +64,115 @@ MOST_UNDONE = 0.05
 @click.option("--replay", type=click.Choice(["only"]), help="Ask no model: recordings answer, without a key.")
 @click.option("--no-sync", is_flag=True, help="Leave MLflow for a later `llmops sync`.")
 @json_option
-def command(
-    target: str, inputs: tuple[str, ...], paths: tuple[str, ...], chat: bool, **options: object
-) -> int:
+def command(target: str, inputs: tuple[str, ...], paths: tuple[str, ...], **given: Any) -> int:
     """Carry out TARGET: an experiment, or one prompt or chain with --input or in a --chat.
 
     Works like make: what has been answered is not called again, and an interrupted run goes on where it stopped.
     """
-    session = open_session()
+    session, options = open_session(), Options(**given)
     kind, reference = session.target(target, ("experiment", "prompt", "chain"))
     if kind == "experiment":
         if inputs or paths:
             raise UsageError("--input and --set belong to a prompt or chain; an experiment has a dataset")
-        if chat:
+        if options.chat:
             raise UsageError(f"{target} is an experiment: a --chat is with a prompt or chain")
-        return _run_experiment(session, reference, **options)  # type: ignore[arg-type]
-    return _run_one(session, kind, reference, read_paths(paths), inputs, chat=chat, **options)  # type: ignore[arg-type]
+        return _run_experiment(session, reference, options)
+    return _run_one(session, kind, reference, read_paths(paths), inputs, options)
 
 
-def _run_experiment(
-    session: Session,
-    name: str,
-    *,
-    limit: int | None,
-    cases: Sequence[str],
-    variants: Sequence[str],
-    models: Sequence[str],
-    concurrency: int | None,
-    fresh: bool,
-    why: bool,
-    dry_run: bool,
-    skip_bad: bool,
-    allow_empty: bool,
-    record: bool,
-    replay: str | None,
-    no_sync: bool,
-    as_json: bool,
-) -> int:
-    from llmops.plan import plan_experiment, select
-    from llmops.run import find_finished
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked for, by the names of the options."""
 
-    if replay and (record or fresh):
-        raise UsageError(f"--replay reads recordings: it goes without {'--record' if record else '--fresh'}")
-    session.workspace.skip_bad, session.workspace.allow_empty = skip_bad, allow_empty
-    replaying = open_replay(session, name) if replay else None
-    with open_run_journal(session, create=not dry_run, local=replaying is not None) as journal:
-        replayed = replaying.identity if replaying else None
-        if not dry_run and replaying is None:
+    limit: int | None
+    cases: Sequence[str]
+    variants: Sequence[str]
+    models: Sequence[str]
+    concurrency: int | None
+    fresh: bool
+    why: bool
+    dry_run: bool
+    skip_bad: bool
+    allow_empty: bool
+    record: bool
+    replay: str | None
+    no_sync: bool
+    as_json: bool
+    chat: bool
+
+
+OF_EXPERIMENTS = [
+    "allow_empty",
+    "cases",
+    "dry_run",
+    "limit",
+    "record",
+    "replay",
+    "skip_bad",
+    "variants",
+    "why",
+]
+
+
+def _run_experiment(session: Session, name: str, options: Options) -> int:
+    if options.replay and (options.record or options.fresh):
+        other = "--record" if options.record else "--fresh"
+        raise UsageError(f"--replay reads recordings: it goes without {other}")
+    session.workspace.skip_bad, session.workspace.allow_empty = options.skip_bad, options.allow_empty
+    replaying = open_replay(session, name) if options.replay else None
+    with open_run_journal(session, create=not options.dry_run, local=replaying is not None) as journal:
+        if not options.dry_run and replaying is None:
             take_sources(session, "experiment", name)
-        plan = plan_experiment(
-            session.workspace, name, journal, fresh=fresh, replayed=replayed, now=utc_now()
-        )
-        _tell_skipped(session)
-        selection = select(plan, variants=variants, models=models, cases=cases, limit=limit)
-        if dry_run or journal is None:
-            return _tell_plan(explain(session, plan, journal, selection), as_json=as_json)
-        finished = find_finished(plan, journal, selection)
-        if why:
-            tell_why(explain(session, plan, journal, selection))
-        if finished is not None:
-            code = _nothing_to_do(finished, journal, as_json=as_json)
-        else:
-            run, result = carry_out(session, plan, journal, selection, concurrency, replaying)
-            code = _tell_run(run, result, journal, replaying, as_json=as_json)
-        if record:
+        plan, selection = _planned(session, name, journal, options, replaying)
+        if options.dry_run or journal is None:
+            return _tell_plan(explain(session, plan, journal, selection), as_json=options.as_json)
+        code = _finish(session, plan, journal, selection, options, replaying)
+        if options.record:
             record_replies(session, journal, plan.run)
-    if not no_sync and replaying is None and code not in STOPPED_BY_SIGNAL:
+    if not options.no_sync and replaying is None and code not in STOPPED_BY_SIGNAL:
         from llmops.cli.sync import sync_after_run
 
         sync_after_run(session, plan.run.id)
     return code
+
+
+def _planned(
+    session: Session, name: str, journal: Journal | None, options: Options, replaying: Replay | None
+) -> tuple[Plan, Selection]:
+    from llmops.plan import plan_experiment, select
+
+    replayed = replaying.identity if replaying else None
+    plan = plan_experiment(
+        session.workspace, name, journal, fresh=options.fresh, replayed=replayed, now=utc_now()
+    )
+    _tell_skipped(session)
+    return plan, select(
+        plan,
+        variants=options.variants,
+        models=options.models,
+        cases=options.cases,
+        limit=options.limit,
+    )
+
+
+def _finish(
+    session: Session,
+    plan: Plan,
+    journal: Journal,
+    selection: Selection,
+    options: Options,
+    replaying: Replay | None,
+) -> int:
+    """Carry out what is missing, if anything is, and show the run."""
+    from llmops.run import find_finished
+
+    finished = find_finished(plan, journal, selection)
+    if options.why:
+        tell_why(explain(session, plan, journal, selection))
+    if finished is not None:
+        return _nothing_to_do(finished, journal, as_json=options.as_json)
+    run, result = carry_out(session, plan, journal, selection, options.concurrency, replaying)
+    return _tell_run(run, result, journal, replaying, as_json=options.as_json)
 
 
 def _tell_skipped(session: Session) -> None:
@@ -355,48 +397,52 @@ def tell_result(result: Result) -> int:
 
 def _run_one(
     session: Session,
-    kind: str,
+    kind: Kind,
     reference: str,
     paths: dict[str, object],
     inputs: tuple[str, ...],
-    *,
-    chat: bool,
-    models: Sequence[str],
-    concurrency: int | None,
-    fresh: bool,
-    as_json: bool,
-    **others: object,
+    options: Options,
+) -> int:
+    from llmops.steps.overrides import Overrides
+
+    _refuse_others(kind, options)
+    overrides = Overrides(model=options.models[0] if options.models else None, paths=paths)
+    take_sources(session, kind, reference)
+    resolved = session.workspace.resolve(kind, reference)
+    if not options.chat:
+        return _ask_once(session, resolved, overrides, inputs, options)
+    from llmops.cli.chat import chat as talk
+
+    return talk(session, resolved, paths, inputs, model=overrides.model, is_fresh=options.fresh)
+
+
+def _refuse_others(kind: str, options: Options) -> None:
+    if given := [name for name in OF_EXPERIMENTS if getattr(options, name)]:
+        option = given[0].rstrip("s").replace("_", "-")
+        raise UsageError(f"--{option} belongs to an experiment, not to a {kind}")
+    if len(options.models) > 1:
+        raise UsageError(f"a {kind} is run on one model")
+    if options.chat and options.as_json:
+        raise UsageError("--json goes without --chat: a chat is many answers")
+
+
+def _ask_once(
+    session: Session, resolved: Resolved, overrides: Overrides, inputs: tuple[str, ...], options: Options
 ) -> int:
     from llmops.call.carrying import Settings
     from llmops.run import run_once
     from llmops.steps import open_program
-    from llmops.steps.overrides import Overrides
 
-    if given := sorted(name for name, value in others.items() if value and name != "no_sync"):
-        raise UsageError(
-            f"--{given[0].rstrip('s').replace('_', '-')} belongs to an experiment, not to a {kind}"
-        )
-    if len(models) > 1:
-        raise UsageError(f"a {kind} is run on one model")
-    overrides = Overrides(model=models[0] if models else None, paths=paths)
-    take_sources(session, kind, reference)  # type: ignore[arg-type]
-    resolved = session.workspace.resolve(kind, reference)  # type: ignore[arg-type]
-    if chat:
-        from llmops.cli.chat import chat as talk
-
-        if as_json:
-            raise UsageError("--json goes without --chat: a chat is many answers")
-        return talk(session, resolved, paths, inputs, model=overrides.model, is_fresh=fresh)
     program = open_program(resolved, overrides, seed=0)
-    declared = getattr(resolved.workspace, kind)(resolved.name).inputs
+    declared = getattr(resolved.workspace, resolved.kind)(resolved.name).inputs
     values = given_inputs(session, inputs, declared)
     if missing := [name for name in declared if name not in values]:
-        raise UsageError(f"{reference} needs --input {missing[0]}=...")
-    settings = Settings(session.environment, steady_clock(), concurrency)
-    number = int(utc_now().timestamp() * 1e6) if fresh else 0  # paid again each time
+        raise UsageError(f"{resolved.name} needs --input {missing[0]}=...")
+    settings = Settings(session.environment, steady_clock(), options.concurrency)
+    number = int(utc_now().timestamp() * 1e6) if options.fresh else 0  # paid again each time
     with closing(session.journal()) as journal, journal.hold(f"once-{uuid4().hex}"):
         output = asyncio.run(run_once(session.workspace, program, values, journal, settings, fresh=number))
-    return _print_output(output, as_json=as_json)
+    return _print_output(output, as_json=options.as_json)
 
 
 def _print_output(output: Output, *, as_json: bool) -> int:

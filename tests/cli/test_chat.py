@@ -372,6 +372,7 @@ def test_what_a_streaming_model_says_is_seen_once_and_without_sequences(streamin
         terminal.wait_for("you> ")
         terminal.type("go")
         shown = terminal.wait_for("  evil  default")
+        terminal.wait_for("you> ")
         terminal.press("d")
         assert terminal.ended() == 0
     assert shown.count("red") == 1
