@@ -29,7 +29,7 @@ from llmops.cli.session import (
     utc_now,
 )
 from llmops.errors import AccessError, BudgetError, DefinitionError, ParkedError, RecordingError, UsageError
-from llmops.records import Comparison, Output, Run, RunStatus, Status
+from llmops.records import Output, Run, RunStatus, Status
 
 if TYPE_CHECKING:
     from llmops.call.carrying import Result
@@ -220,6 +220,7 @@ def carry_out(
     from llmops.call.carrying import Settings
     from llmops.check import check_workspace
     from llmops.cli.progress import showing_progress
+    from llmops.compare import compare_run  # before anything is paid for: later there may be no memory for it
     from llmops.evaluators.bound import ahead
     from llmops.run import run_experiment
 
@@ -234,19 +235,10 @@ def carry_out(
         with showing_progress(plan.run.id) as progress:
             settings = Settings(session.environment, steady_clock(), concurrency, progress, give_up, replay)
             result = asyncio.run(run_experiment(session.workspace, plan, journal, selection, settings))
-        compared = _compared(result.run, journal) if plan.cases else ()
+        compared = tuple(compare_run(journal, result.run, now=utc_now())) if plan.cases else ()
         run = result.run.model_copy(update={"comparisons": compared})
         journal.save_run(run)
     return run, result
-
-
-def _compared(run: Run, journal: Journal) -> tuple[Comparison, ...]:
-    """Return the comparisons of a run; what makes them takes long to import, and without a baseline there are none."""
-    if not any(variant.is_baseline for variant in run.variants):
-        return ()
-    from llmops.compare import compare_run
-
-    return tuple(compare_run(journal, run, now=utc_now()))
 
 
 def _tell_run(run: Run, result: Result, journal: Journal, replay: Replay | None, *, as_json: bool) -> int:

@@ -301,11 +301,11 @@ def test_a_store_that_stays_locked_ends_the_run_with_5_and_costs_no_answer_F51(p
 
 def test_every_transaction_of_a_run_that_writes_begins_as_one_F52(place: Workplace, tmp_path: Path) -> None:
     place.server.delay_s = 0
-    traced: dict[int, list[str]] = {}
+    traced: list[list[str]] = []
 
     def trace(connection: Any, _record: object) -> None:
-        traced[id(connection)] = []
-        connection.set_trace_callback(traced[id(connection)].append)
+        traced.append([])
+        connection.set_trace_callback(traced[-1].append)
 
     event.listen(Engine, "connect", trace)
     try:
@@ -316,7 +316,7 @@ def test_every_transaction_of_a_run_that_writes_begins_as_one_F52(place: Workpla
     finally:
         event.remove(Engine, "connect", trace)
     written = set()
-    for statements in traced.values():
+    for statements in traced:
         begun_by = ""
         for statement in statements:
             verb = statement.split(maxsplit=1)[0].upper()
