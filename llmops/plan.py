@@ -26,17 +26,12 @@ from llmops.models.http import HOST
 from llmops.models.tokens import estimate_input_tokens
 from llmops.records import REPLAYED, DatasetVersion, EvaluatorVersion, Run, RunStatus, Source, Variant
 from llmops.steps import open_program
-from llmops.steps.agent import AgentProgram
 from llmops.steps.base import Program
-from llmops.steps.branch import OTHERWISE, BranchProgram
 from llmops.steps.chain import ChainProgram
-from llmops.steps.guard import GuardProgram
-from llmops.steps.mapping import MapProgram
 from llmops.steps.overrides import Overrides
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.recorded import RecordedProgram, open_recorded, recorded_notes
 from llmops.steps.versions import step_changes, step_versions
-from llmops.steps.vote import VoteProgram
 from llmops.stores.journal import Cell, Journal
 
 _ESTIMATE_CASES = 20
@@ -443,7 +438,7 @@ def estimate(
     """
     sample = [plan.cases[place] for place in plan.order[:_ESTIMATE_CASES]]
     shares = [
-        _share(n * _calls_of(program), n, _mean_tokens(program, sample), _input_price(workspace, program))
+        _share(n * program.least_calls, n, _mean_tokens(program, sample), _input_price(workspace, program))
         for name, n in missing.items()
         if n
         for program in [plan.programs[name]]
@@ -485,23 +480,6 @@ def _input_price(workspace: Workspace, program: Program | BoundEvaluator) -> flo
     if len(known) > 1 or None in prices:
         return None
     return known.pop() if known else 0.0
-
-
-def _calls_of(program: Program) -> int:
-    """Return how many calls a program makes at least."""
-    inside = {name: _calls_of(part) for name, part in program.parts.items()}
-    if isinstance(program, VoteProgram):
-        return program.vote.n * inside["do"]
-    if isinstance(program, BranchProgram):
-        return min(inside.values()) if OTHERWISE in inside else 0
-    if isinstance(program, GuardProgram):
-        return inside.get("do", 0)
-    if isinstance(program, MapProgram):
-        return 0
-    if isinstance(program, AgentProgram):
-        return 1  # it may answer at once
-    asks = program.kind in ("prompt", "http") or (program.kind == "retrieve" and bool(program.models))
-    return int(asks) + sum(inside.values())
 
 
 def _mean_tokens(program: Program, cases: Sequence[Case]) -> float | None:

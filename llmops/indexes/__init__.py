@@ -97,13 +97,14 @@ def open_index(workspace: Workspace, name: str) -> OpenIndex:
         return found
     definition = workspace.index(name)
     corpus = readable_corpus(workspace, name)
+    passages = list(passages_of(corpus.documents, definition.chunker))
 
     def vectors(texts: Sequence[str]) -> Iterable[Any]:
         from llmops.indexes.dense import hashed_blocks
 
         return hashed_blocks(texts, _known_vectors(workspace.root, name, definition))
 
-    return _built(workspace, name, definition, corpus, vectors)
+    return _built(workspace, name, corpus, passages, vectors)
 
 
 async def embed_index(workspace: Workspace, name: str, embed: Embed) -> OpenIndex:
@@ -116,9 +117,10 @@ async def embed_index(workspace: Workspace, name: str, embed: Embed) -> OpenInde
         return found
     definition = workspace.index(name)
     corpus = readable_corpus(workspace, name)
-    texts = [passage.searched for passage in passages_of(corpus.documents, definition.chunker)]
+    passages = list(passages_of(corpus.documents, definition.chunker))
+    texts = [passage.searched for passage in passages]
     made = await embed_all(texts, embed, files.home(workspace.root, name))
-    return _built(workspace, name, definition, corpus, lambda _: _blocks(made))
+    return _built(workspace, name, corpus, passages, lambda _: _blocks(made))
 
 
 def readable_corpus(workspace: Workspace, name: str) -> Corpus:
@@ -138,11 +140,12 @@ def readable_corpus(workspace: Workspace, name: str) -> Corpus:
     return corpus
 
 
-def _built(workspace: Workspace, name: str, definition: Index, corpus: Corpus, vectors: Vectors) -> OpenIndex:
-    version = index_version(workspace, name)
+def _built(
+    workspace: Workspace, name: str, corpus: Corpus, passages: Sequence[Passage], vectors: Vectors
+) -> OpenIndex:
+    definition, version = workspace.index(name), index_version(workspace, name)
 
     def write(folder: Path) -> dict[str, Any]:
-        passages = list(passages_of(corpus.documents, definition.chunker))
         write_passages(folder, passages)
         _write_vectors(definition, folder, [passage.searched for passage in passages], vectors)
         return {

@@ -8,14 +8,13 @@ inflated, and size and time have an end.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from llmops.addresses import HTTP_URL, is_forbidden, is_loopback, literal
+from llmops.addresses import HTTP_URL, is_forbidden, is_loopback, is_private, literal
 from llmops.errors import UsageError
 from llmops.indexes.documents import MAX_TEXT_BYTES
 
@@ -59,7 +58,7 @@ def _address(host: str, port: int, environment: Mapping[str, str]) -> str:
         if is_forbidden(address):
             raise UsageError(f"{host} is a link-local address, or one where clouds keep their metadata")
         is_named = spelled is not None or is_loopback(host) or address in pinned
-        if not is_named and not _is_public(address):
+        if not is_named and is_private(address):
             raise UsageError(
                 f"{host} leads to {address}, which is private; allow that: {SOURCE_HOSTS}={host}={address}"
             )
@@ -69,11 +68,6 @@ def _address(host: str, port: int, environment: Mapping[str, str]) -> str:
 def _looked_up(host: str, port: int) -> list[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(each[4][0]).partition("%")[0] for each in found]
-
-
-def _is_public(address: str) -> bool:
-    found = literal(address) or ipaddress.ip_address(address)
-    return found.is_global and not found.is_multicast
 
 
 def _get(url: str, scheme: str, host: str, port: int, address: str) -> tuple[bytes, str]:

@@ -118,7 +118,6 @@ def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: 
     steps = {
         step.id: _bound(workspace, step, inherited, below[step.id], seed, step.id) for step in chain.steps
     }
-    programs = [step.program for step in steps.values()]
     return ChainProgram(
         name=name,
         chain=chain,
@@ -129,8 +128,6 @@ def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: 
                 "uses": {key: step.program.identity for key, step in steps.items()},
             }
         ),
-        models={key: model for program in programs for key, model in program.models.items()},
-        prompts={key: prompt for program in programs for key, prompt in program.prompts.items()},
     )
 
 

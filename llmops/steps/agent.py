@@ -6,18 +6,18 @@ are asked through the one caller, so what was paid for is not asked again; tools
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llmops.definitions.base import canonical, identity_of, meaning_of
 from llmops.definitions.chain import Agent, Use
-from llmops.errors import LimitError, LlmopsError, first_error
+from llmops.errors import LimitError, LlmopsError
 from llmops.records import Message, Reply, Request, Span, Status
 from llmops.steps.base import Context, Holding, Place, Program, end_of, filled, with_error
 from llmops.steps.prompt import PromptProgram
 from llmops.steps.protocol import Action, Native, Observation, Protocol, Text, Turn
+from llmops.steps.side_by_side import side_by_side
 from llmops.steps.tool import AgentTool
 
 MOST_AT_ONCE = 16
@@ -48,6 +48,11 @@ class AgentProgram(Holding):
         tools = {f"tools.{name}": tool.bound.program for name, tool in self.tools.items()}
         return {"prompt": self.prompt, **tools}
 
+    @property
+    def least_calls(self) -> int:
+        """One: it may answer at once."""
+        return 1
+
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:  # noqa: ARG002
         """Return the span whose output is the answer: text, or the object that the prompt's format asks for."""
         index = context.trace.open()
@@ -56,13 +61,10 @@ class AgentProgram(Holding):
         try:
             given = filled(self.agent.arguments, place.scope, place.name)
             output, status = await session.answer(given)
-        except (LlmopsError, ExceptionGroup) as raised:
-            error = first_error(raised)
-            if not isinstance(error, LlmopsError):
-                raise
+        except LlmopsError as error:
             span = place.span(index, self.kind, given, duration_s=session.now_s - place.start_s)
             context.trace.close(with_error(span, error))
-            raise error from None
+            raise
         took_s = session.now_s - place.start_s
         span = place.span(index, self.kind, given, output=output, status=status, duration_s=took_s)
         return context.trace.close(span)
@@ -144,10 +146,10 @@ class Session:
 
     async def _act(self, actions: Sequence[Action], circle: LimitError | None) -> list[Observation]:
         """Return what came of each action, in their order; on the timeline all begin at once."""
-        free = asyncio.Semaphore(SIDE_BY_SIDE)
         start_s = self.now_s
 
-        async def act(number: int, action: Action) -> Observation:
+        async def act(number: int) -> Observation:
+            action = actions[number]
             problem = self._problem_with(action)
             if circle is not None:
                 problem = f"not carried out: {circle}"
@@ -156,16 +158,13 @@ class Session:
             place = Place(action.tool, self.index, start_s, self.place.scope)
             if problem is not None:
                 return self._refused(action, problem, place)
-            async with free:
-                span, seen = await self.program.tools[action.tool].carry_out(
-                    action.arguments, self.context, place
-                )
+            span, seen = await self.program.tools[action.tool].carry_out(
+                action.arguments, self.context, place
+            )
             self.now_s = max(self.now_s, end_of([span], start_s))
             return seen
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(act(number, action)) for number, action in enumerate(actions)]
-        return [task.result() for task in tasks]
+        return await side_by_side(len(actions), SIDE_BY_SIDE, act)
 
     def _problem_with(self, action: Action) -> str | None:
         tools = self.program.tools

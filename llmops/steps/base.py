@@ -168,6 +168,10 @@ class Program(Protocol):
     def parts(self) -> Mapping[str, Program]:
         """The programs that it carries out, by name; none for one that does its work itself."""
 
+    @property
+    def least_calls(self) -> int:
+        """How many calls it makes at least."""
+
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:
         """Return the span of having carried it out; its `output` is the value, its children are in the trace.
 
@@ -189,7 +193,7 @@ class Bound:
 
 
 class Holding:
-    """What programs that carry out others have in common: whom those ask, they ask."""
+    """What programs that carry out others have in common: whom those ask, they ask, unless they say otherwise."""
 
     @property
     def parts(self) -> Mapping[str, Program]:
@@ -205,3 +209,8 @@ class Holding:
     def prompts(self) -> Mapping[str, str]:
         """Identity of each prompt that its parts use, by name."""
         return {name: prompt for part in self.parts.values() for name, prompt in part.prompts.items()}
+
+    @property
+    def least_calls(self) -> int:
+        """How many calls its parts make at least, each of them once."""
+        return sum(part.least_calls for part in self.parts.values())

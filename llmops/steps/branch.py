@@ -38,6 +38,11 @@ class BranchProgram(Holding):
         """What each arm carries out."""
         return {name: arm.program for name, arm in self.arms.items()}
 
+    @property
+    def least_calls(self) -> int:
+        """Those of the arm that makes the fewest; none where no arm may be taken."""
+        return min(arm.program.least_calls for arm in self.arms.values()) if OTHERWISE in self.arms else 0
+
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:  # noqa: ARG002 - conditions are filled in turn
         """Return the span whose output is that of the arm; its inputs say what the conditions gave, and which arm."""
         index = context.trace.open()

@@ -10,21 +10,19 @@ from typing import Any, Literal
 
 from llmops.definitions.chain import Chain, Step, dependencies
 from llmops.errors import LlmopsError, first_error
-from llmops.records import ModelVersion, Span
+from llmops.records import Span
 from llmops.render import Checks, checks_of, declared_inputs
-from llmops.steps.base import Bound, Context, Place, Program, end_of, filled, with_error
+from llmops.steps.base import Bound, Context, Holding, Place, Program, end_of, filled, with_error
 
 
 @dataclass(frozen=True)
-class ChainProgram:
+class ChainProgram(Holding):
     """A chain with what each of its steps carries out, by id."""
 
     name: str
     chain: Chain
     steps: Mapping[str, Bound]
     identity: str
-    models: Mapping[str, ModelVersion]
-    prompts: Mapping[str, str]
     kind: Literal["chain"] = "chain"
 
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:

@@ -114,6 +114,11 @@ class GuardProgram(Holding):
         for condition in self.conditions:
             condition.open()
 
+    @property
+    def least_calls(self) -> int:
+        """Those of what it is to do, if that passes at once."""
+        return 0 if self.do is None else self.do.program.least_calls
+
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:
         """Return the span whose output is the value that passed, or what stands in for it.
 

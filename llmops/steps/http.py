@@ -30,6 +30,7 @@ class HttpProgram:
     kind: Literal["http"] = "http"
     prompts: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, Program] = field(default_factory=dict)
+    least_calls: int = 1
 
     @property
     def models(self) -> Mapping[str, ModelVersion]:

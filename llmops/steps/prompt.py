@@ -38,6 +38,7 @@ class PromptProgram:
     fallbacks: Sequence[ModelVersion] = ()
     kind: Literal["prompt"] = "prompt"
     parts: Mapping[str, Program] = field(default_factory=dict)
+    least_calls: int = 1
 
     @property
     def models(self) -> Mapping[str, ModelVersion]:

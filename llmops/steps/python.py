@@ -29,6 +29,7 @@ class PythonProgram:
     models: Mapping[str, ModelVersion] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, Program] = field(default_factory=dict)
+    least_calls: int = 0
 
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:
         """Return the span whose output is what the function returned, as plain data."""

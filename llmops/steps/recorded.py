@@ -45,6 +45,7 @@ class RecordedProgram:
     models: Mapping[str, ModelVersion] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, Program] = field(default_factory=dict)
+    least_calls: int = 0
 
     @property
     def identity(self) -> str:

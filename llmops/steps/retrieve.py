@@ -71,6 +71,11 @@ class RetrieveProgram:
         else:
             readable_corpus(workspace, name)
 
+    @property
+    def least_calls(self) -> int:
+        """One for the vector of the query, where a model makes it."""
+        return int(self.model is not None)
+
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:
         """Return the span whose output has the passages; what the query's vector took stands on it."""
         index = context.trace.open()

@@ -1,4 +1,4 @@
-"""Work that is numbered, done some at a time: what items of a map and samples of a vote have in common."""
+"""Work that is numbered, done some at a time: items of a map, samples of a vote, tools that one turn asks for."""
 
 from __future__ import annotations
 

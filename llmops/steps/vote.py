@@ -38,6 +38,11 @@ class VoteProgram(Holding):
         """What is carried out for a sample."""
         return {"do": self.do.program}
 
+    @property
+    def least_calls(self) -> int:
+        """Those of all samples."""
+        return self.vote.n * self.do.program.least_calls
+
     async def carry_out(self, inputs: Mapping[str, Any], context: Context, place: Place) -> Span:  # noqa: ARG002 - each sample fills its own
         """Return the span whose output has the `value` that won, the `votes` for each, and `n_failed`.
 

@@ -38,7 +38,7 @@ def branching(*conditions: str, otherwise: Mapping[str, Any] | None = None) -> t
     if branch.otherwise is not None:
         bound["else"] = Bound(branch.otherwise, function(arm("else")))
     program = open_branch(branch, bound)
-    return ChainProgram("one", chain, {"pick": Bound(chain.steps[0], program)}, "identity", {}, {}), told
+    return ChainProgram("one", chain, {"pick": Bound(chain.steps[0], program)}, "identity"), told
 
 
 def test_the_first_condition_that_holds_decides_and_the_rest_is_not_looked_at(
@@ -87,7 +87,7 @@ def test_a_failing_arm_fails_the_branch_and_is_named(carry_out: Callable[..., Ca
     step = program.steps["pick"].program
     assert isinstance(step, BranchProgram)
     broken = open_branch(step.branch, {"0": Bound(step.branch.when[0].do, function(lambda **_: 1 / 0))})
-    chain = ChainProgram("one", program.chain, {"pick": Bound(program.chain.steps[0], broken)}, "i", {}, {})
+    chain = ChainProgram("one", program.chain, {"pick": Bound(program.chain.steps[0], broken)}, "i")
     carried = carry_out(chain, {"text": "a"})
     assert carried.output.error is not None
     assert "ZeroDivisionError" in carried.output.error.message

@@ -31,7 +31,7 @@ def chain_of(
         }
     )
     bound = {step.id: Bound(step, programs[step.id]) for step in chain.steps}
-    return ChainProgram("two", chain, bound, "identity", {"default": VERSION}, {})
+    return ChainProgram("two", chain, bound, "identity")
 
 
 def asking(system: str) -> PromptProgram:

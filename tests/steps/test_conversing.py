@@ -31,7 +31,7 @@ def talk(user: Say, assistant: Say, **options: Any) -> ChainProgram:
         Bound(step.converse.user, function(user)),
         Bound(step.converse.assistant, function(assistant)),
     )
-    return ChainProgram("support", chain, {"talk": Bound(step, program)}, "identity", {}, {})
+    return ChainProgram("support", chain, {"talk": Bound(step, program)}, "identity")
 
 
 def asks(history: list[dict[str, str]], turn: int, goal: Any) -> str:

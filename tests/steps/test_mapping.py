@@ -23,7 +23,7 @@ def mapped(call: Callable[..., Any], **options: Any) -> ChainProgram:
     step = chain.steps[0]
     assert step.map is not None
     program = open_map(step.map, Bound(step.map.do, function(call)))
-    return ChainProgram("each", chain, {"all": Bound(step, program)}, "identity", {}, {})
+    return ChainProgram("each", chain, {"all": Bound(step, program)}, "identity")
 
 
 def test_outputs_keep_the_order_of_the_items_however_they_end(carry_out: Callable[..., Carried]) -> None:

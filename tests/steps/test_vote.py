@@ -32,7 +32,7 @@ def voting(program: Program, **options: Any) -> ChainProgram:
     step = chain.steps[0]
     assert step.vote is not None
     vote = open_vote(step.vote, Bound(step.vote.do, program))
-    return ChainProgram("one", chain, {"best": Bound(step, vote)}, "identity", dict(program.models), {})
+    return ChainProgram("one", chain, {"best": Bound(step, vote)}, "identity")
 
 
 def saying(*answers: Any) -> Program:
