@@ -135,6 +135,7 @@ class Carrying:
     signal: int | None = None
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _ahead: deque[Any] = field(default_factory=deque)
+    _is_read: bool = False
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     # Its one thread starts with the run: asyncio's own pool starts one to end the others, and hangs without memory.
     _reader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "llmops-reader"))
@@ -226,12 +227,18 @@ class Carrying:
 
     async def _next(self, work: Iterator[T]) -> T | None:
         """Return the next piece of work; the loop goes on while a database that is away is waited for."""
-        async with self._reading:
-            if not self._ahead:
-                loop = asyncio.get_running_loop()
-                read = loop.run_in_executor(self._reader, lambda: list(islice(work, READ_AHEAD)))
-                self._ahead.extend(await read)
-            return self._ahead.popleft() if self._ahead else None
+        while not self._ahead and not self._is_read:
+            async with self._reading:
+                if not self._ahead and not self._is_read:
+                    await self._read(work)
+        return self._ahead.popleft() if self._ahead else None
+
+    async def _read(self, work: Iterator[T]) -> None:
+        read = asyncio.get_running_loop().run_in_executor(
+            self._reader, lambda: list(islice(work, READ_AHEAD))
+        )
+        self._ahead.extend(found := await read)
+        self._is_read = not found
 
     def _note_signal(self, number: int) -> None:
         if self.signal is not None:

@@ -55,13 +55,18 @@ from llmops.stores.rows import (
     account_of,
     account_row,
     call_of,
+    call_row,
     escape,
+    intent_row,
     output_of,
+    output_row,
     owned,
     run_of,
     run_texts,
     score_of,
+    score_row,
     span_of,
+    span_rows,
     time_text,
     to_json,
     unescape,
@@ -246,7 +251,7 @@ class Journal:
             for self._owner, some in groupby(calls, key=lambda call: call.owner):
                 rows = Rows(is_doubtful=True)  # whoever set them aside may have got them in after all
                 for call in some:
-                    rows.add_call(call, spent=_spent_for(call))
+                    rows.add_call(call_row(call), _spent_for(call))
                 self.commit(rows)
         finally:
             self._owner = holder
@@ -520,13 +525,13 @@ class Journal:
         """
         rows = Rows()
         for call in batch.intents:
-            rows.add_intent(call)
+            rows.add_intent(intent_row(call))
         for call in batch.calls:
-            rows.add_call(call)
+            rows.add_call(call_row(call), Spent())
         for output in batch.outputs:
-            rows.add_output(output)
+            rows.add_output(output_row(output), span_rows(output))
         for cell_id, case_key, score in batch.scores:
-            rows.add_score(cell_id, case_key, score)
+            rows.add_score(score_row(cell_id, case_key, score))
         return dict(self.commit(rows).answered)
 
     def commit(self, rows: Rows) -> Taken:

@@ -38,7 +38,8 @@ from llmops.secrets import scrub, scrub_bytes, scrub_json
 Row: TypeAlias = tuple[Any, ...]
 
 MAX_INTEGER = 2**63 - 1
-_STATE, _ATTEMPTS, ANSWERED_AT, OWNER, _N_UNKNOWN = 3, 4, 11, 12, 13  # places in the row of a call
+# Places in the row of a call.
+_STATE, _ATTEMPTS, _REQUEST, _CREATED_AT, ANSWERED_AT, OWNER, _N_UNKNOWN = 3, 4, 5, 10, 11, 12, 13
 
 
 def _plain(value: object) -> object:
@@ -54,7 +55,9 @@ def _plain(value: object) -> object:
     raise TypeError(f"a value of type {type(value).__name__} is not JSON")
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=_plain)
+_encode = json.JSONEncoder(
+    ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":"), default=_plain
+).encode  # what goes round in circles is nested without end
 
 
 def to_json(value: object) -> str:
@@ -63,7 +66,7 @@ def to_json(value: object) -> str:
     Raises StoreError for what JSON cannot hold: NaN, infinity, bytes, objects, or nesting without end.
     """
     try:
-        return scrub_json(_ENCODER.encode(value))
+        return scrub_json(_encode(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"a value cannot be stored: {error}") from error
 
@@ -133,6 +136,12 @@ def _request_json(request: AnyRequest) -> str:
     )
 
 
+def _reply_json(reply: AnyReply) -> str:
+    fields = reply.__dict__.copy()
+    del fields["raw"]
+    return to_json(fields)
+
+
 def _message_fields(message: Message) -> dict[str, object]:
     """Return the fields of a message; those of tools only where there are any."""
     if message.tool_calls or message.tool_call_id is not None:
@@ -147,29 +156,36 @@ def _reply_of(row: Row) -> AnyReply | None:
     return reply_kind(fields)(raw=row[7], **fields)
 
 
-def call_row(call: Call, *, state: CallState | None = None, request: str | None = None) -> Row:
+def call_row(call: Call, intent: Row | None = None) -> Row:
     """Return the row of a call; its owner is nobody until the journal, which alone knows, says whose it is.
 
-    state: when not the call's own. request: its JSON, when that is at hand.
+    intent: what was its row when it was about to be sent, if that is at hand: most of it stays.
     """
+    intent = intent or intent_row(call)
     reply = call.reply
     return (
-        call.id,
-        escape(call.model),
-        call.model_identity,
-        str(state or call.state),
+        *intent[:_STATE],
+        str(call.state),
         whole(call.attempts),
-        request or _request_json(call.request),
-        None if reply is None else to_json({k: v for k, v in reply.__dict__.items() if k != "raw"}),
+        intent[_REQUEST],
+        None if reply is None else _reply_json(reply),
         _scrubbed(call.body if reply is None else reply.raw),
         call.cost_usd,
         _json(call.error),
-        time_text(call.created_at),
+        intent[_CREATED_AT],
         None if call.answered_at is None else time_text(call.answered_at),
         None,
         whole(call.n_unknown),
         call.upper_usd,
     )
+
+
+def intent_row(call: Call) -> Row:
+    """Return the row of a call that is about to be sent."""
+    about = (call.id, escape(call.model), call.model_identity, CallState.SENT.value, whole(call.attempts))
+    end = (None, whole(call.n_unknown), call.upper_usd)
+    created_at = time_text(call.created_at)
+    return (*about, _request_json(call.request), None, None, None, None, created_at, None, *end)
 
 
 def owned(row: Row, owner: str | None) -> Row:
@@ -248,8 +264,12 @@ def output_of(row: Row, spans: Iterable[Span]) -> Output:
     )
 
 
-def span_row(cell_id: str, span: Span) -> Row:
-    """Return the row of one step of a cell's output."""
+def span_rows(output: Output) -> list[Row]:
+    """Return a row for each step behind an output."""
+    return [_span_row(output.cell_id, span) for span in output.spans]
+
+
+def _span_row(cell_id: str, span: Span) -> Row:
     return (
         cell_id,
         whole(span.index),
@@ -360,18 +380,16 @@ class Rows:
     scores: dict[tuple[str, str, str], Row] = field(default_factory=dict)
     is_doubtful: bool = False
 
-    def add_intent(self, call: Call) -> str:
-        """Take in a call that is about to be sent; return its request as JSON, for `add_call`."""
-        row = call_row(call, state=CallState.SENT)
-        self.intents[call.id] = row
-        return str(row[5])
+    def add_intent(self, row: Row) -> None:
+        """Take in a call that is about to be sent."""
+        self.intents[row[0]] = row
 
-    def add_call(self, call: Call, request: str | None = None, spent: Spent | None = None) -> None:
-        """Take in what came of a call, and to what it came, since it was last said."""
-        self._add_call(call.id, call_row(call, request=request), spent or Spent())
+    def add_call(self, row: Row, spent: Spent) -> None:
+        """Take in what came of a call, and to what it came, since it was last said.
 
-    def _add_call(self, call_id: str, row: Row, spent: Spent) -> None:
-        """Add to what was said of the call before; an answer is not given up for a failure."""
+        It is added to what was said of the call before; an answer is not given up for a failure.
+        """
+        call_id = row[0]
         known = self.calls.get(call_id)
         if known is not None:
             spent = self.spent[call_id].plus(spent)
@@ -384,22 +402,19 @@ class Rows:
         """Return the calls that have an answer."""
         return [call_of(row) for row in self.calls.values() if row[_STATE] == CallState.ANSWERED]
 
-    def add_output(self, output: Output) -> None:
+    def add_output(self, row: Row, spans: list[Row]) -> None:
         """Take in an output and its spans."""
-        spans = [span_row(output.cell_id, span) for span in output.spans]
-        self.outputs[output.cell_id] = output_row(output)
-        self.spans[output.cell_id] = spans
+        self.outputs[row[0]], self.spans[row[0]] = row, spans
 
-    def add_score(self, cell_id: str, case_key: str, score: Score) -> None:
+    def add_score(self, row: Row) -> None:
         """Take in what one evaluator says of a cell."""
-        row = score_row(cell_id, case_key, score)
         self.scores[row[:3]] = row
 
     def update(self, later: Rows) -> None:
         """Take in all of `later`."""
         self.is_doubtful = self.is_doubtful or later.is_doubtful
         for call_id, row in later.calls.items():
-            self._add_call(call_id, row, later.spent[call_id])
+            self.add_call(row, later.spent[call_id])
         for mine, other in zip(self._parts(), later._parts(), strict=True):
             mine.update(other)
 

@@ -15,14 +15,16 @@ from time import CLOCK_MONOTONIC, clock_gettime, monotonic
 from typing import TYPE_CHECKING, Self
 
 from llmops.errors import StoreError
-from llmops.stores.rows import Rows
+from llmops.records import Spent
+from llmops.stores.rows import Rows, call_row, intent_row, output_row, score_row, span_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from llmops.records import Call, Output, Score, Spent
+    from llmops.records import Call, Output, Score
     from llmops.stores.journal import Cell, Journal, Taken
+    from llmops.stores.rows import Row
 
 MAX_AGE_S = 0.05  # of what is not committed yet
 GATHER_S = 0.03  # from one transaction to the next: what comes meanwhile, intents too, shares one
@@ -60,7 +62,7 @@ class Writer:
         self._group = _Group()
         self._taken = _Group()
         self._kept = Rows()
-        self._requests: dict[str, str] = {}  # of calls in flight, as JSON: they are long, and needed twice
+        self._intents: dict[str, Row] = {}  # of calls in flight: requests are long, and needed twice
         self._intended: dict[str, float] = {}  # calls in flight: when their intent was committed
         self._confirmed_at = -CERTAIN_S  # when the last transaction that went through was begun
         self._certain_from = 0.0  # since when there was one at least every CERTAIN_S
@@ -101,7 +103,7 @@ class Writer:
         if taken is None:
             return None
         if call.id in taken.answered:
-            self._requests.pop(call.id, None)
+            self._intents.pop(call.id, None)
             return taken.answered[call.id]
         self._intended[call.id] = _now()
         return taken.doubtful.get(call.id)
@@ -125,10 +127,11 @@ class Writer:
 
         Raises StoreError when it cannot be stored as it is.
         """
-        rows = Rows()
-        rows.add_call(call, self._requests.pop(call.id, None), spent)
+        row = call_row(call, self._intents.pop(call.id, None))
         self._intended.pop(call.id, None)
-        self._hand_over(rows)
+        with self._changed:
+            self._group.rows.add_call(row, spent or Spent())
+            self._let_come_due()
 
     async def record_try(self, call: Call, spent: Spent) -> None:
         """Return once it is committed what came of one try of a call that is tried again.
@@ -136,9 +139,9 @@ class Writer:
         So a kill never hides more than one request of a call. Raises StoreError when it cannot be committed: then
         nothing more may be sent.
         """
-        rows = Rows()
-        rows.add_call(call, self._requests.get(call.id), spent)
-        self._hand_over(rows)
+        row = call_row(call, self._intents.get(call.id))
+        with self._changed:
+            self._group.rows.add_call(row, spent)
         await self.flush()
 
     async def record_output(self, cell: Cell, output: Output) -> None:
@@ -148,18 +151,20 @@ class Writer:
         """
         if output.cell_id != cell.cell_id:
             raise StoreError(f"the output of cell {output.cell_id} was handed over for {cell.cell_id}")
-        rows = Rows()
-        rows.add_output(output)
+        row, spans = output_row(output), span_rows(output)
         await self._room()
-        self._hand_over(rows)
+        with self._changed:
+            self._group.rows.add_output(row, spans)
+            self._let_come_due()
 
     async def record_scores(self, cell: Cell, scores: Iterable[Score]) -> None:
         """Hand over scores of a cell; waits and raises as `record_output` does."""
-        rows = Rows()
-        for score in scores:
-            rows.add_score(cell.cell_id, cell.case_key, score)
+        rows = [score_row(cell.cell_id, cell.case_key, score) for score in scores]
         await self._room()
-        self._hand_over(rows)
+        with self._changed:
+            for row in rows:
+                self._group.rows.add_score(row)
+            self._let_come_due()
 
     async def flush(self) -> None:
         """Return when everything handed over so far is committed.
@@ -176,7 +181,8 @@ class Writer:
             if self._failure is not None:
                 raise _again(self._failure)
             if call is not None:
-                self._requests[call.id] = self._group.rows.add_intent(call)
+                row = self._intents[call.id] = intent_row(call)
+                self._group.rows.add_intent(row)
             self._group.waiting.append(future)
         if not self._waking:  # once for all that this turn of the loop brings
             self._waking = True
@@ -194,12 +200,10 @@ class Writer:
         if len(self._group.rows) + len(self._kept) >= MAX_WAITING:
             await self._wait_for(None)
 
-    def _hand_over(self, rows: Rows) -> None:
-        with self._changed:
-            self._group.rows.update(rows)
-            if self._group.due is None:
-                self._group.due = monotonic() + MAX_AGE_S
-                self._changed.notify_all()
+    def _let_come_due(self) -> None:
+        if self._group.due is None:
+            self._group.due = monotonic() + MAX_AGE_S
+            self._changed.notify_all()
 
     # --- on the thread ------------------------------------------------------------------------------------
 

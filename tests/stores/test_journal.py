@@ -51,7 +51,7 @@ from llmops.records import (
 )
 from llmops.stores import has_store
 from llmops.stores.journal import Batch, Cell, Journal, open_journal
-from llmops.stores.rows import Rows
+from llmops.stores.rows import Rows, call_row
 from tests.stores.conftest import DATABASES, Place, place_of
 from tests.stores.samples import (
     EXACT,
@@ -663,11 +663,11 @@ def test_what_calls_came_to_counts_once_however_often_it_is_written_f55(journal:
     with journal.hold("r1"):
         rows = Rows()
         for call in ends:
-            rows.add_call(call, spent=Spent(n_calls=1, usd=0.5))
+            rows.add_call(call_row(call), Spent(n_calls=1, usd=0.5))
         for _ in range(2):
             journal.commit(rows)
         later = Rows()
-        later.add_call(answered(call_of("three")), spent=Spent(n_calls=2, n_retried=1, n_unpriced=1))
+        later.add_call(call_row(answered(call_of("three"))), Spent(n_calls=2, n_retried=1, n_unpriced=1))
         journal.commit(later)
         journal.set_aside(rows)
         total = Spent(n_calls=4, n_retried=1, n_unpriced=1, usd=1.0)

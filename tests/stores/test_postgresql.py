@@ -26,7 +26,7 @@ from llmops.stores import postgresql
 from llmops.stores.base import Area
 from llmops.stores.journal import Batch, Journal, open_journal
 from llmops.stores.postgresql import PostgreSQL
-from llmops.stores.rows import Rows
+from llmops.stores.rows import Rows, intent_row
 from llmops.stores.writer import Writer
 from tests.postgres_server import GUEST, GUEST_PASSWORD, HOST, PostgresServer, connected, free_port
 from tests.stores.conftest import Child, Place, answer, lines, place_of
@@ -374,7 +374,7 @@ def test_a_call_that_stands_as_sent_by_nobody_alive_is_ours_at_once(journal: Jou
     with journal.hold("gone"):
         journal.apply(Batch(intents=[call_of("one")]))
     rows = Rows()
-    rows.add_intent(call_of("one"))
+    rows.add_intent(intent_row(call_of("one")))
     with journal.hold("r1"):
         taken = journal.commit(rows)
     assert (dict(taken.answered), list(taken.elsewhere)) == ({}, [])
