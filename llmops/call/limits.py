@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from random import SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmops.call.breaker import Breaker
 from llmops.call.learning import Learner
@@ -20,8 +18,6 @@ from llmops.call.pace import Pace, Quota
 from llmops.definitions.project import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from llmops.models.hints import RateHint
 
 SLICE_S = 0.1
@@ -38,8 +34,7 @@ ABOVE, MOST_ABOVE_S = 0.1, 1.0
 """Jitter on top of what a service asks for, as a share of it: processes that were told the same come back apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """One request on its way. spent_requests, spent_tokens: of all up to it, as what a service tells is counted.
 
     tokens: set aside for it. epoch: how often the service had refused when it left.
@@ -51,6 +46,22 @@ class Turn:
     spent_requests: float
     spent_tokens: float
     is_probe: bool
+
+
+class Slot:
+    """A place in flight, held by `async with`; a generator for it would take longer than all the limiter does."""
+
+    __slots__ = ("_check", "_limiter", "_tokens", "_turn")
+
+    def __init__(self, limiter: Limiter, tokens: int, check: Callable[[], None]) -> None:
+        self._limiter, self._tokens, self._check = limiter, tokens, check
+
+    async def __aenter__(self) -> Turn:
+        self._turn = await self._limiter.enter(self._tokens, self._check)
+        return self._turn
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.leave(self._turn)
 
 
 class Limiter:
@@ -103,24 +114,27 @@ class Limiter:
         if learnt_per_s is not None:
             self._learner.adopt(learnt_per_s)
 
-    @asynccontextmanager
-    async def slot(self, tokens: int, check: Callable[[], None] = lambda: None) -> AsyncIterator[Turn]:
-        """Hold one of the places in flight, entered when the limits allow a request of so many tokens at most.
+    def slot(self, tokens: int, check: Callable[[], None] = lambda: None) -> Slot:
+        """Return one of the places in flight, entered when the limits allow a request of so many tokens at most.
 
         check: raises when there is no more use in waiting.
         """
+        return Slot(self, tokens, check)
+
+    async def enter(self, tokens: int, check: Callable[[], None]) -> Turn:
+        """Wait for a place; `leave` gives it back."""
         async with self._line:
             while (wait := await self._wait_s(tokens, check)) > 0:
                 await self._sleep(min(wait, SLICE_S))
-            turn = self._take(tokens)
-        try:
-            yield turn
-        finally:
-            self._n_in_flight -= 1
-            if turn.is_probe:
-                self.breaker.let_go()
-            if self._room is not None and not self._room.done():
-                self._room.set_result(None)
+            return self._take(tokens)
+
+    def leave(self, turn: Turn) -> None:
+        """Give a place back."""
+        self._n_in_flight -= 1
+        if turn.is_probe:
+            self.breaker.let_go()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     @property
     def is_left_alone(self) -> bool:
@@ -188,7 +202,8 @@ class Limiter:
 
     async def _wait_s(self, tokens: int, check: Callable[[], None]) -> float:
         """Return how long whoever is first in line still has to wait, once there is room for one more."""
-        await self._until_room()
+        if self._n_in_flight >= self._limits.concurrency:
+            await self._until_room()
         check()
         now = self._now()
         return max(

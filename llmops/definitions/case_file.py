@@ -133,7 +133,7 @@ def _packed(case: Case) -> bytes:
 def _unpacked(data: bytes) -> Case:
     parts = marshal.loads(data)  # noqa: S302 - our own bytes
     id_, inputs, expected, metadata, split, slice_, cluster = parts
-    return Case.model_construct(
+    return Case(
         id=id_,
         inputs=inputs,
         expected=expected,

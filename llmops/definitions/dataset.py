@@ -344,7 +344,7 @@ class _CaseMaker:
         )
         if len(self._problems) > before:
             return None
-        return Case.model_construct(**fields, split=split, slice=slice_name, cluster=cluster)
+        return Case(**fields, split=split, slice=slice_name, cluster=cluster)
 
     def _look_at_images(self, line: int, fields: Mapping[str, Any]) -> None:
         """Put what is known of each image in the place of where it is."""

@@ -7,17 +7,12 @@ work is apart from waiting: `encode` and `decode` are pure functions of each pro
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from llmops.records import (
-    EmbeddingRequest,
-    Embeddings,
-    ImagePart,
-    Message,
-    ModelInfo,
-    Reply,
-    Request,
-)
+from llmops.records import EmbeddingRequest, Embeddings, ImagePart, ModelInfo, Part, Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Ability(StrEnum):
@@ -39,18 +34,21 @@ def abilities_for(request: Request | EmbeddingRequest) -> frozenset[Ability]:
     if isinstance(request, EmbeddingRequest):
         with_images = any(isinstance(each, ImagePart) for each in request.inputs)
         return frozenset({Ability.IMAGE_EMBEDDINGS if with_images else Ability.EMBEDDINGS})
-    contents = [message.content for message in request.messages if not isinstance(message.content, str)]
-    asked = {
-        Ability.CHAT: True,
-        Ability.IMAGES: any(isinstance(part, ImagePart) for parts in contents for part in parts),
-        Ability.SCHEMA: request.response_format is not None,
-        Ability.TOOLS: bool(request.tools) or any(_is_of_tools(message) for message in request.messages),
-    }
-    return frozenset(ability for ability, is_asked in asked.items() if is_asked)
+    asked = {Ability.CHAT}
+    if request.response_format is not None:
+        asked.add(Ability.SCHEMA)
+    if request.tools:
+        asked.add(Ability.TOOLS)
+    for message in request.messages:
+        if message.role == "tool" or message.tool_calls:
+            asked.add(Ability.TOOLS)
+        if not isinstance(message.content, str) and _has_image(message.content):
+            asked.add(Ability.IMAGES)
+    return frozenset(asked)
 
 
-def _is_of_tools(message: Message) -> bool:
-    return message.role == "tool" or bool(message.tool_calls)
+def _has_image(parts: Iterable[Part]) -> bool:
+    return any(isinstance(part, ImagePart) for part in parts)
 
 
 class Model(Protocol):

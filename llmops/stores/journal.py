@@ -20,6 +20,7 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
+    bindparam,
     case,
     delete,
     func,
@@ -586,14 +587,11 @@ class Journal:
         self._inserts.accounts.run(connection, [account_row(owner, left[owner]) for owner in sorted(left)])
 
     def _look_up(self, connection: Connection, call_ids: Iterable[str]) -> Taken:
-        is_answered = CALLS.c.state == str(CallState.ANSWERED)
-        is_anothers = and_(CALLS.c.state == str(CallState.SENT), CALLS.c.owner != self._owner)
         answered: dict[str, Call] = {}
         doubtful: dict[str, Call] = {}
         owners: dict[str, str] = {}
         for some in _batches(call_ids, READ_BATCH):
-            known = or_(is_answered, is_anothers, CALLS.c.n_unknown > 0)
-            for row in connection.execute(select(CALLS).where(CALLS.c.id.in_(some), known)):
+            for row in connection.execute(_KNOWN, {"ids": some, "owner": self._owner}):
                 call = call_of(tuple(row))
                 if call.state is CallState.ANSWERED:
                     answered[call.id] = call
@@ -818,6 +816,20 @@ def _in_flight() -> ColumnElement[bool]:
 
 
 _AGAIN = (str(Status.ERROR), str(Status.UNKNOWN))
+
+# Calls of these ids that are answered, in flight for somebody else, or in doubt. Made once: it runs with every commit.
+_KNOWN = select(CALLS).where(
+    CALLS.c.id.in_(bindparam("ids", expanding=True)),
+    or_(
+        CALLS.c.state == str(CallState.ANSWERED),
+        and_(
+            CALLS.c.state == str(CallState.SENT),
+            CALLS.c.owner.is_not(None),
+            CALLS.c.owner.is_distinct_from(bindparam("owner")),
+        ),
+        CALLS.c.n_unknown > 0,
+    ),
+)
 
 
 def _filter(

@@ -46,20 +46,15 @@ def _key(table: Table) -> Sequence[str]:
     return [column.name for column in table.primary_key]
 
 
-class InsertMany:
-    """One insert for any number of rows; each row holds all columns of the table, in their order."""
+class Many:
+    """One statement about any number of rows. values: its text for one of them, which stands between the rest."""
 
-    def __init__(self, dialect: Dialect, insert: AnyInsert) -> None:
-        make: Callable[..., Dialect] = type(dialect)
-        positional = make(paramstyle=_PARAMSTYLES[dialect.name])
-        text = str(insert.inline().compile(dialect=positional))
-        start = text.index("VALUES (") + len("VALUES ")
-        end = text.index(")", start) + 1
-        self._head, self._values, self._tail = text[:start], text[start:end], text[end:]
+    def __init__(self, head: str, values: str, tail: str) -> None:
+        self._head, self._values, self._tail = head, values, tail
         self._texts: dict[int, str] = {}
 
     def run(self, connection: Connection, rows: Collection[Row]) -> None:
-        """Insert the rows, as many to a statement as the largest power of two that fits."""
+        """Carry it out, for as many rows at a time as the largest power of two that fits."""
         left, remaining = len(rows), iter(rows)
         while left:
             n = min(MAX_ROWS, 1 << (left.bit_length() - 1))
@@ -72,12 +67,22 @@ class InsertMany:
         return self._texts[n]
 
 
+def insert_many(dialect: Dialect, insert: AnyInsert) -> Many:
+    """Return an insert for any number of rows; each holds all columns of the table, in their order."""
+    make: Callable[..., Dialect] = type(dialect)
+    positional = make(paramstyle=_PARAMSTYLES[dialect.name])
+    text = str(insert.inline().compile(dialect=positional))
+    start = text.index("VALUES (") + len("VALUES ")
+    end = text.index(")", start) + 1
+    return Many(text[:start], text[start:end], text[end:])
+
+
 class Inserts:
     """Every insert of rows that the journal does, for one database."""
 
     def __init__(self, dialect: Dialect) -> None:
-        def many(table: Table, finish: Callable[[AnyInsert], AnyInsert]) -> InsertMany:
-            return InsertMany(dialect, finish(insert_for(dialect, table)))
+        def many(table: Table, finish: Callable[[AnyInsert], AnyInsert]) -> Many:
+            return insert_many(dialect, finish(insert_for(dialect, table)))
 
         self.cases = many(CASES, lambda insert: insert.on_conflict_do_nothing())
         self.cells = many(CELLS, lambda insert: insert)
@@ -88,12 +93,15 @@ class Inserts:
         self.spans = many(SPANS, lambda insert: insert)
         self.scores = many(SCORES, lambda insert: replace_columns(insert, SCORES))
         place = "%s" if _PARAMSTYLES[dialect.name] == "format" else "?"
-        self._clear_spans = f"DELETE FROM {SPANS.name} WHERE {SPANS.c.cell_id.name} = {place}"  # noqa: S608 - our own names
+        self._earlier_spans = Many(
+            f"DELETE FROM {SPANS.name} WHERE {SPANS.c.cell_id.name} IN (",  # noqa: S608 - our own names
+            place,
+            ")",
+        )
 
     def clear_spans(self, connection: Connection, cell_ids: Collection[str]) -> None:
         """Delete the spans that some cells have from an earlier output."""
-        if cell_ids:
-            connection.exec_driver_sql(self._clear_spans, [(cell_id,) for cell_id in sorted(cell_ids)])
+        self._earlier_spans.run(connection, [(cell_id,) for cell_id in sorted(cell_ids)])
 
 
 def _begin_call(insert: AnyInsert) -> AnyInsert:
