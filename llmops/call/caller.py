@@ -32,7 +32,7 @@ from llmops.errors import (
     RecordingError,
     UnavailableError,
 )
-from llmops.models.hints import listening
+from llmops.models.hints import Listening
 from llmops.models.tokens import estimate_request_tokens
 from llmops.records import (
     AnyReply,
@@ -139,7 +139,7 @@ class Caller:
 
         Raises the leaves of ModelError when there is none, and BudgetError before anything is sent.
         """
-        return cast(Answer[Reply], await self._answer(model, request, repeat, fresh))
+        return cast("Answer[Reply]", await self._answer(model, request, repeat, fresh))
 
     async def ask_first(
         self, models: Sequence[str], request: Request, *, repeat: Repeat = 0, fresh: int = 0
@@ -153,7 +153,7 @@ class Caller:
             try:
                 is_replaceable = model != models[-1]
                 answer = await self._answer(model, request, repeat, fresh, is_replaceable=is_replaceable)
-                return model, cast(Answer[Reply], answer)
+                return model, cast("Answer[Reply]", answer)
             except _DOWN as error:
                 down.append(error)
         raise down[0]
@@ -162,13 +162,13 @@ class Caller:
         self, model: str, request: EmbeddingRequest, *, repeat: Repeat = 0, fresh: int = 0
     ) -> Answer[Embeddings]:
         """Return the vectors of texts or images; the rest as in `ask`."""
-        return cast(Answer[Embeddings], await self._answer(model, request, repeat, fresh))
+        return cast("Answer[Embeddings]", await self._answer(model, request, repeat, fresh))
 
     async def fetch(
         self, host: str, request: HttpRequest, *, repeat: Repeat = 0, fresh: int = 0
     ) -> Answer[HttpReply]:
         """Return what a host that is no model answers; the rest as in `ask`."""
-        return cast(Answer[HttpReply], await self._answer(host, request, repeat, fresh))
+        return cast("Answer[HttpReply]", await self._answer(host, request, repeat, fresh))
 
     async def _answer(
         self, model: str, request: Asked, repeat: Repeat, fresh: int, *, is_replaceable: bool = False
@@ -325,7 +325,7 @@ class Caller:
 
     async def _heard(self, deployment: Deployment, call: Call, turn: Turn) -> Said:
         """Return the reply to one request, and let its deployment learn from whatever comes."""
-        with listening() as heard:
+        with Listening() as heard:
             try:
                 reply = await _sent(deployment, call)
             except ModelError as error:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from llmops.call.limits import Limiter, Turn
 from llmops.call.money import UNSAID_OUTPUT_TOKENS
@@ -53,7 +54,7 @@ class Deployment:
     longest_output: int = 0
     probe: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    @property
+    @cached_property
     def price(self) -> Price | None:
         """US dollars for a million tokens; None when unknown."""
         return self.definition.pricing()

@@ -9,7 +9,6 @@ name is left to its owner.
 from __future__ import annotations
 
 import unicodedata
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
@@ -87,10 +86,12 @@ def render_text(template: Template, values: Mapping[str, object]) -> str:
     context = code.new_context(_data(values))
     chunks: list[str] = []
     size = 0
-    with _explained(code):
+    try:
         for chunk in code.root_render_func(context):
             size = fit(size + len(chunk))
             chunks.append(chunk)
+    except _FAILURES as error:
+        raise _explained(error, code) from error
     return "".join(chunks)
 
 
@@ -100,9 +101,11 @@ def evaluate(template: Template, values: Mapping[str, object]) -> object:
         return render_text(template, values)
     code = _compiled(template.source, native=True)
     context = code.new_context(_data(values))
-    with _explained(code):
+    try:
         list(code.root_render_func(context))
         return plain(context.vars[_VALUE])
+    except _FAILURES as error:
+        raise _explained(error, code) from error
 
 
 def _variables(tree: nodes.Template) -> frozenset[str]:
@@ -122,12 +125,8 @@ def _data(values: Mapping[str, object]) -> dict[str, object]:
     return data
 
 
-@contextmanager
-def _explained(code: jinja2.Template) -> Iterator[None]:
-    try:
-        yield
-    except _FAILURES as error:
-        raise TemplateError(str(error) or type(error).__name__, _line(error, code)) from error
+def _explained(error: BaseException, code: jinja2.Template) -> TemplateError:
+    return TemplateError(str(error) or type(error).__name__, _line(error, code))
 
 
 def _line(error: BaseException, code: jinja2.Template) -> int | None:

@@ -112,12 +112,10 @@ class BoundEvaluator:
             return self._absent(f"{type(error).__name__}: {error}")
 
     async def _scored(self, case: Case, output: Output, asking: Asking | None) -> Score:
-        why = f"no output: {output.error.message if output.error else output.status}"
         status = self._status(output)
-        if status is Status.CRASHED:
-            return await self._worst(case, why)
         if status not in JUDGED:
-            return self._absent(why)
+            why = f"no output: {output.error.message if output.error else output.status}"
+            return await self._worst(case, why) if status is Status.CRASHED else self._absent(why)
         try:
             subject = self._subject(case, output, status)
         except TemplateError as error:

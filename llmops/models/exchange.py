@@ -157,10 +157,10 @@ class Exchange(Generic[R]):
             pieces = await self._read_events(answer, self._pieces())
             took_s = self._elapsed_s()
             await _let_end(answer)
-            return self._completed(pieces.reply(), took_s)
+            return self._completed(pieces.reply(), took_s, scrub_bytes(bytes(self._body)))
         await self._read_whole(answer)
-        took_s = self._elapsed_s()
-        return self._completed(self._whole(parse_json(scrub_bytes(bytes(self._body)))), took_s)
+        took_s, raw = self._elapsed_s(), scrub_bytes(bytes(self._body))
+        return self._completed(self._whole(parse_json(raw)), took_s, raw)
 
     async def _read_events(self, answer: Answer, pieces: Pieces[R]) -> Pieces[R]:
         """Return what came; a connection that breaks leaves a reply that is cut off, and its text was paid for."""
@@ -175,15 +175,15 @@ class Exchange(Generic[R]):
                     break
         return pieces
 
-    def _completed(self, said: R, took_s: float) -> R:
-        return said.model_copy(update=self._facts(said, took_s))
+    def _completed(self, said: R, took_s: float, raw: bytes) -> R:
+        return said.model_copy(update=self._facts(said, took_s, raw))
 
-    def _facts(self, said: Reply | Embeddings | ModelInfo, took_s: float) -> dict[str, Any]:
+    def _facts(self, said: Reply | Embeddings | ModelInfo, took_s: float, raw: bytes) -> dict[str, Any]:
         """Return what only the exchange knows, and texts anew: a stream may have brought the key in pieces."""
         if isinstance(said, ModelInfo):
             return {}
         facts: dict[str, Any] = {
-            "raw": scrub_bytes(bytes(self._body)),
+            "raw": raw,
             "request_id": request_id(self._headers) or said.request_id,
             "latency_s": took_s,
         }

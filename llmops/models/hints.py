@@ -7,13 +7,12 @@ for it. What to make of a hint is for `call/` to say.
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 LONGEST_RESET_S = 7 * 86_400.0
 """A time of day or a stamp since the epoch is no duration; the longest limits are those of a week."""
@@ -47,9 +46,7 @@ NO_HINT = RateHint()
 
 def read_hint(headers: Mapping[str, str]) -> RateHint:
     """Return what headers say of limits. headers: names in lower case; whatever cannot be read is ignored."""
-    if not any(
-        name in headers for name in ("x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens")
-    ):
+    if "x-ratelimit-remaining-requests" not in headers and "x-ratelimit-remaining-tokens" not in headers:
         return NO_HINT
     return RateHint(_allowance(headers, "requests"), _allowance(headers, "tokens"))
 
@@ -84,26 +81,24 @@ def _count(text: str | None) -> int | None:
     return count if count <= MOST else None
 
 
-@dataclass
-class Heard:
-    """What has been heard while a request was under way."""
+class Listening:
+    """What `tell_hint` tells while a `with` block waits for an answer."""
 
-    hint: RateHint = NO_HINT
+    __slots__ = ("_token", "hint")
+
+    def __init__(self) -> None:
+        self.hint = NO_HINT
+
+    def __enter__(self) -> Self:
+        self._token = _LISTENING.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _LISTENING.reset(self._token)
 
 
-_LISTENING: ContextVar[Heard | None] = ContextVar("listening", default=None)
+_LISTENING: ContextVar[Listening | None] = ContextVar("listening", default=None)
 """Who asks and who reads an answer stand four calls apart, in code of providers of which some are not ours."""
-
-
-@contextmanager
-def listening() -> Iterator[Heard]:
-    """Give what `tell_hint` tells while the block waits for an answer."""
-    heard = Heard()
-    token = _LISTENING.set(heard)
-    try:
-        yield heard
-    finally:
-        _LISTENING.reset(token)
 
 
 def tell_hint(headers: Mapping[str, str]) -> None:

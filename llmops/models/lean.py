@@ -31,6 +31,7 @@ _UNSENT = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
 )
+_PLAIN_BYTES = 1 << 20  # aiohttp warns of more, and images are more
 _BROKEN = (aiohttp.ClientError, OSError)
 
 
@@ -76,8 +77,8 @@ class LeanClient:
         await self._session.close()
 
     def _url(self, path: str, query: Mapping[str, str]) -> URL:
-        asked = urlencode({**self._query, **query}, quote_via=quote)
-        return URL(f"{path}{'?' if asked else ''}{asked}", encoded=True)
+        fields = {**self._query, **query}
+        return URL(f"{path}?{urlencode(fields, quote_via=quote)}" if fields else path, encoded=True)
 
     async def _begin(
         self, url: URL, body: Mapping[str, Any] | None, headers: Mapping[str, str], exchange: Exchange[R]
@@ -85,9 +86,10 @@ class LeanClient:
         try:
             if body is None:
                 return await self._session.get(url, headers=headers, allow_redirects=False)
+            data = written(body)
             return await self._session.post(
                 url,
-                data=BytesIO(written(body)),  # aiohttp warns of bytes as large as images are
+                data=data if len(data) <= _PLAIN_BYTES else BytesIO(data),
                 headers={**headers, "Content-Type": "application/json"},
                 allow_redirects=False,
             )

@@ -37,11 +37,12 @@ def estimate_input_tokens(messages: Iterable[Message]) -> int:
 
 
 def _message_tokens(message: Message) -> int:
-    asked = sum(estimate_tokens(call.name) + estimate_tokens(call.arguments) for call in message.tool_calls)
-    images = 0
+    tokens = estimate_tokens(message.text) + MESSAGE_TOKENS
+    for call in message.tool_calls:
+        tokens += estimate_tokens(call.name) + estimate_tokens(call.arguments)
     if not isinstance(message.content, str):
-        images = sum(IMAGE_TOKENS for part in message.content if isinstance(part, ImagePart))
-    return estimate_tokens(message.text) + images + asked + MESSAGE_TOKENS
+        tokens += sum(IMAGE_TOKENS for part in message.content if isinstance(part, ImagePart))
+    return tokens
 
 
 def estimate_request_tokens(request: AnyRequest) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -69,7 +70,7 @@ def parse_json(data: bytes | str) -> object:
 
     Raises ReplyError for anything else, an empty body and nesting too deep included.
     """
-    text = data.decode("utf-8-sig", "replace") if isinstance(data, bytes) else data
+    text = data.removeprefix(BOM_UTF8).decode("utf-8", "replace") if isinstance(data, bytes) else data
     if not text.strip():
         raise ReplyError("the reply is empty")
     try:
@@ -118,10 +119,11 @@ def clean(text: str) -> str:
 
     The raw reply keeps what this loses.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 

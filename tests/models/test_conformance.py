@@ -31,7 +31,7 @@ from llmops.models import PROVIDERS, SETTINGS, model_class, open_model
 from llmops.models.access import Access
 from llmops.models.connection import chat_exchange
 from llmops.models.exchange import Answer
-from llmops.models.hints import listening
+from llmops.models.hints import Listening
 from llmops.records import EmbeddingRequest, Embeddings, ImagePart, Message, Reply, Request, Status
 from llmops.secrets import register, scrub
 from tests.model_server import (
@@ -364,7 +364,7 @@ def test_what_the_service_tells_of_its_limits_is_heard_and_stands_in_no_reply_f0
 ) -> None:
     model_server.limit = RateLimit(1000.0, burst=50, tells=True)
     try:
-        with listening() as heard:
+        with Listening() as heard:
             reply = failure(ask, provider, fault) if fault else ask(provider, "hello")
     finally:
         model_server.limit = None

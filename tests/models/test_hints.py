@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.models.hints import NO_HINT, Allowance, RateHint, duration_s, listening, read_hint, tell_hint
+from llmops.models.hints import NO_HINT, Allowance, Listening, RateHint, duration_s, read_hint, tell_hint
 
 
 def headers(**fields: str) -> dict[str, str]:
@@ -66,7 +66,7 @@ def test_no_header_raises_f06(limit: str, remaining: str, reset: str) -> None:
 
 def test_a_hint_reaches_who_asked_from_a_task_of_its_own_and_nobody_else() -> None:
     async def ask(remaining: str) -> int | None:
-        with listening() as heard:
+        with Listening() as heard:
             told = headers(limit_requests="9", remaining_requests=remaining, reset_requests="1s")
 
             async def answer() -> None:
