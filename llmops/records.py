@@ -281,7 +281,10 @@ class Spent(NamedTuple):
 
     def plus(self, other: Spent) -> Spent:
         """Return both together."""
-        return Spent(*map(add, self, other))
+        return other if self is NOTHING else Spent(*map(add, self, other))
+
+
+NOTHING = Spent()
 
 
 class ErrorInfo(Record):

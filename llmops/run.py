@@ -31,7 +31,7 @@ from llmops.errors import (
 )
 from llmops.evaluators.bound import BoundEvaluator
 from llmops.plan import Plan, Selection
-from llmops.records import ErrorInfo, Output, Run, RunStatus, Span, Status
+from llmops.records import ErrorInfo, Output, Run, RunStatus, Status
 from llmops.score import result_of, score_cell, sum_up_run, unjudged
 from llmops.steps import load_functions
 from llmops.steps.base import THREADS, Context, Halted, Place, Program, Trace
@@ -238,15 +238,15 @@ def _failed(cell_id: str, trace: Trace, now: datetime, status: Status, error: Ll
 def _summed(cell_id: str, trace: Trace, now: datetime, **known: Any) -> Output:
     """Add up what the spans say of tokens, cost and models; figures of the trace's own stand above that."""
     spans = trace.finished()
-    calls: list[Span] = [span for span in spans if span.call_id is not None]
+    calls = [span for span in spans if span.call_id is not None]
     used = [span.usage for span in calls if span.usage is not None]
-    costs = [span.cost_usd for span in calls]
+    costs = [span.cost_usd for span in calls if span.cost_usd is not None]
     summed = {
         "valid": trace.valid,
         "input_tokens": sum(usage.input_tokens for usage in used) if used else None,
         "output_tokens": sum(usage.output_tokens for usage in used) if used else None,
         "usage_estimated": any(usage.estimated for usage in used),
-        "cost_usd": None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs),
+        "cost_usd": sum(costs) if len(costs) == len(calls) else None,
         "returned_model": trace.returned_model,
         "unfiltered": trace.unfiltered,
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmops.definitions.project import Price
 from llmops.errors import BudgetError
 from llmops.models.tokens import estimate_request_tokens, estimate_tokens
-from llmops.records import AnyReply, AnyRequest, Reply, Request, Run, Spent, Usage
+from llmops.records import NOTHING, AnyReply, AnyRequest, Reply, Request, Run, Spent, Usage
 
 if TYPE_CHECKING:
     from llmops.definitions.experiment import Budget as BudgetDefinition
@@ -27,7 +27,7 @@ class Budget:
 
     usd: float | None = None
     calls: int | None = None
-    total: Spent = field(default_factory=Spent)
+    total: Spent = NOTHING
     reserved_usd: float = 0.0
     n_reserved: int = 0
 
@@ -109,7 +109,7 @@ def spent_budget(asked: BudgetDefinition, run_id: str, journal: Journal) -> Budg
     total = journal.account(run_id)
     if total is None:  # nothing was asked in its name: its record says what others paid, or there is none
         known = journal.find_run(run_id)
-        total = Spent() if known is None else _recorded(known)
+        total = NOTHING if known is None else _recorded(known)
     return Budget(usd=asked.usd, calls=asked.calls, total=total)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from llmops.call.money import cost_of
 from llmops.definitions.project import Price
 from llmops.errors import ModelError, ModelTimeoutError, OutcomeUnknownError, ReplyError
-from llmops.records import AnyReply, Call, CallState, HttpRequest, Reply, Spent
+from llmops.records import NOTHING, AnyReply, Call, CallState, HttpRequest, Reply, Spent
 
 
 def is_unknown(error: ModelError) -> bool:
@@ -39,7 +39,7 @@ class Tries:
     n_sent: int = 0
     n_paid_for_nothing: int = 0
     attempts: int = 0
-    spent: Spent = field(default_factory=Spent)
+    spent: Spent = NOTHING
     ended_at: datetime | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Tries:
     def failed(self, error: ModelError) -> Spent:
         """Return what a request came to that failed: a reply that is none was billed, an error was not."""
         if error.sent is False:
-            return Spent()
+            return NOTHING
         self.n_paid_for_nothing += _is_billed(error)
         if is_unknown(error):
             return self.lost()
@@ -113,7 +113,7 @@ class Tries:
 
     def taken(self) -> Spent:
         """Return what came since it was last recorded, which it now is."""
-        spent, self.spent, self.attempts = self.spent, Spent(), 0
+        spent, self.spent, self.attempts = self.spent, NOTHING, 0
         return spent
 
     def is_worth_another(self, error: ModelError) -> bool:

@@ -188,10 +188,12 @@ class Exchange(Generic[R]):
             "latency_s": took_s,
         }
         if isinstance(said, Reply):
-            calls = [(call, scrub(call.arguments)) for call in said.tool_calls]
-            facts["text"] = scrub(said.text)
-            facts["tool_calls"] = tuple(call.model_copy(update={"arguments": told}) for call, told in calls)
-            if facts["text"] != said.text or any(call.arguments != told for call, told in calls):
+            text = scrub(said.text)
+            calls = tuple(
+                call.model_copy(update={"arguments": scrub(call.arguments)}) for call in said.tool_calls
+            )
+            facts |= {"text": text, "tool_calls": calls}
+            if (text, calls) != (said.text, said.tool_calls):
                 facts["raw"] = MASK.encode()  # whoever has all pieces has the key
         return facts
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from llmops.call import Answer
@@ -40,7 +41,7 @@ class PromptProgram:
     parts: Mapping[str, Program] = field(default_factory=dict)
     least_calls: int = 1
 
-    @property
+    @cached_property
     def models(self) -> Mapping[str, ModelVersion]:
         """The one model it asks, and its fallbacks."""
         return {version.name: version for version in (self.model, *self.fallbacks)}

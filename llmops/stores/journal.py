@@ -34,6 +34,7 @@ from sqlalchemy import (
 from llmops.definitions.dataset import Case
 from llmops.errors import StoreError, UsageError, nearest
 from llmops.records import (
+    NOTHING,
     REPLAYED,
     Call,
     CallState,
@@ -292,7 +293,7 @@ class Journal:
 
     def _insert_cells(self, connection: Connection, run_id: str, batch: Sequence[tuple[Cell, Case]]) -> None:
         cases = {cell.case_key: case for cell, case in batch}
-        self._inserts.cases.run(connection, [(key, to_json(cases[key])) for key in sorted(cases)])
+        self._inserts.cases.run(connection, [(key, to_json(vars(cases[key]))) for key in sorted(cases)])
         rows = [
             (run_id, c.position, escape(c.variant), c.repeat, escape(c.case_id), c.case_key, c.cell_id)
             for c, _ in batch
@@ -528,7 +529,7 @@ class Journal:
         for call in batch.intents:
             rows.add_intent(intent_row(call))
         for call in batch.calls:
-            rows.add_call(call_row(call), Spent())
+            rows.add_call(call_row(call), NOTHING)
         for output in batch.outputs:
             rows.add_output(output_row(output), span_rows(output))
         for cell_id, case_key, score in batch.scores:
@@ -558,7 +559,7 @@ class Journal:
 
     def _add_up(self, connection: Connection, rows: Rows) -> None:
         """Put to our account what calls came to, before their ends are there: an end said twice counts once."""
-        spent = {call_id: each for call_id, each in rows.spent.items() if each != Spent()}
+        spent = {call_id: each for call_id, each in rows.spent.items() if each != NOTHING}
         if self._owner is None or not spent:
             return
         for some in _batches(list(spent) if rows.is_doubtful else (), READ_BATCH):

@@ -15,14 +15,14 @@ from time import CLOCK_MONOTONIC, clock_gettime, monotonic
 from typing import TYPE_CHECKING, Self
 
 from llmops.errors import StoreError
-from llmops.records import Spent
+from llmops.records import NOTHING
 from llmops.stores.rows import Rows, call_row, intent_row, output_row, score_row, span_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from llmops.records import Call, Output, Score
+    from llmops.records import Call, Output, Score, Spent
     from llmops.stores.journal import Cell, Journal, Taken
     from llmops.stores.rows import Row
 
@@ -130,7 +130,7 @@ class Writer:
         row = call_row(call, self._intents.pop(call.id, None))
         self._intended.pop(call.id, None)
         with self._changed:
-            self._group.rows.add_call(row, spent or Spent())
+            self._group.rows.add_call(row, spent or NOTHING)
             self._let_come_due()
 
     async def record_try(self, call: Call, spent: Spent) -> None:
