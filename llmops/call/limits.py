@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable
 from random import SystemRandom
 from typing import TYPE_CHECKING, NamedTuple
@@ -81,8 +82,8 @@ class Limiter:
         self._now = now
         self._sleep = sleep
         self._draw = draw or SystemRandom().random
-        self._line = asyncio.Lock()
-        self._room: asyncio.Future[None] | None = None
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._is_served = False
         self._n_in_flight = self._n_sent = 0
         self._requests, self._tokens, self._learnt = Pace(), Pace(), Pace()
         self._launch = Pace(1 / min(LAUNCH_STEP_S, LAUNCH_S / limits.concurrency), slack_s=0.0)
@@ -123,18 +124,23 @@ class Limiter:
 
     async def enter(self, tokens: int, check: Callable[[], None]) -> Turn:
         """Wait for a place; `leave` gives it back."""
-        async with self._line:
-            while (wait := await self._wait_s(tokens, check)) > 0:
+        if self._is_served or self._is_full:
+            await self._stand_in_line()
+        self._is_served = True
+        try:
+            while (wait := self._wait_s(tokens, check)) > 0:
                 await self._sleep(min(wait, SLICE_S))
             return self._take(tokens)
+        finally:
+            self._serve_next()
 
     def leave(self, turn: Turn) -> None:
         """Give a place back."""
         self._n_in_flight -= 1
         if turn.is_probe:
             self.breaker.let_go()
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        if not self._is_served:
+            self._serve_next()
 
     @property
     def is_left_alone(self) -> bool:
@@ -192,18 +198,32 @@ class Limiter:
         if hint.tokens is not None:
             self._told_tokens.hear(hint.tokens, spent=turn.spent_tokens, sent_at=turn.sent_at, now=now)
 
-    async def _until_room(self) -> None:
-        while self._n_in_flight >= self._limits.concurrency:
-            self._room = asyncio.get_running_loop().create_future()
-            try:
-                await self._room
-            finally:
-                self._room = None
+    @property
+    def _is_full(self) -> bool:
+        return self._n_in_flight >= self._limits.concurrency
 
-    async def _wait_s(self, tokens: int, check: Callable[[], None]) -> float:
-        """Return how long whoever is first in line still has to wait, once there is room for one more."""
-        if self._n_in_flight >= self._limits.concurrency:
-            await self._until_room()
+    async def _stand_in_line(self) -> None:
+        """Wait until there is room and nobody else is served."""
+        called = asyncio.get_running_loop().create_future()
+        self._line.append(called)
+        try:
+            await called
+        except asyncio.CancelledError:
+            if not called.cancelled():  # it was our turn
+                self._serve_next()
+            raise
+
+    def _serve_next(self) -> None:
+        """Let the first in line go on, where there is room."""
+        self._is_served = False
+        while self._line and not self._is_served and not self._is_full:
+            called = self._line.popleft()
+            if not called.done():  # else whoever waited was cancelled
+                called.set_result(None)
+                self._is_served = True
+
+    def _wait_s(self, tokens: int, check: Callable[[], None]) -> float:
+        """Return how long whoever is served still has to wait."""
         check()
         now = self._now()
         return max(
