@@ -39,7 +39,7 @@ from llmops.stats.outcome import MAX_MISSING
 from llmops.stats.power import ALPHA
 
 if TYPE_CHECKING:
-    from llmops.definitions.experiment import Experiment, Gate
+    from llmops.definitions.experiment import Gate
     from llmops.definitions.workspace import Workspace
     from llmops.gate.metrics import Metric
     from llmops.plan import Plan
@@ -89,55 +89,126 @@ class Again:
     cases: Mapping[str, frozenset[str]]
 
 
-def repeat_flaky(workspace: Workspace, journal: Journal, plan: Plan) -> Again | None:
-    """Return what to run more often; None where the experiment asks for nothing, or no history tells what.
+@dataclass(frozen=True)
+class Contest:
+    """Who stands against whom in a run, by the gates of its experiment."""
 
-    History alone decides: what the candidate's own first run suggests to repeat would be peeking.
+    run: Run
+    gates: Sequence[Gate]
+
+    @cached_property
+    def chosen(self) -> Mapping[str, Sequence[int]]:
+        """The candidates, and the places of the gates that judge each."""
+        return candidates_of(self.run, self.gates)
+
+    @cached_property
+    def pairs(self) -> Mapping[str, tuple[Variant, Variant | None]]:
+        """Each candidate by its name, and its baseline where it has one."""
+        named = {variant.name: variant for variant in self.run.variants}
+        return {name: (named[name], baseline_of(self.run, named[name])) for name in self.chosen}
+
+    def changed(self) -> Iterator[tuple[str, Variant]]:
+        """Yield the name of each candidate that is not its baseline itself, and that baseline."""
+        for name, (candidate, baseline) in self.pairs.items():
+            if baseline is not None and baseline.identity != candidate.identity:
+                yield name, baseline
+
+    def gates_of(self, name: str) -> list[Gate]:
+        """Return the gates that judge a candidate."""
+        return [self.gates[at] for at in self.chosen[name]]
+
+    def tested(self, name: str, columns: Collection[str]) -> dict[str, Metric]:
+        """Return the metrics of a candidate's gates that would use a history."""
+        names = {gate.metric for gate in self.gates_of(name) if gate.not_worse_than is not None}
+        metrics = {each: metric_of(each, self.run.evaluators, columns) for each in sorted(names)}
+        return {each: metric for each, metric in metrics.items() if has_history(metric)}
+
+
+@dataclass(frozen=True)
+class Court:
+    """Where one experiment is judged: opened before anything is paid for, and asked until there is a verdict.
+
+    The stored runs of its baselines are read once, so that what was foretold, what is run more often and what is
+    judged stand on the same ones. quarantined: ids of cases that count on no side.
     """
-    if plan.experiment.flaky_repeats <= plan.run.repeats:
-        return None
-    court = _Court(workspace, journal, plan.run, plan.run.created_at, (), is_sequential=False)
-    cases = court.flaky_cases()
-    return Again(repeated(plan, plan.experiment.flaky_repeats), cases) if any(cases.values()) else None
 
+    workspace: Workspace
+    journal: Journal
+    plan: Plan
+    quarantined: Collection[str] = ()
 
-def expected_noise(workspace: Workspace, journal: Journal, plan: Plan) -> dict[int, Expected]:
-    """Return by the place of each gate the noise to be expected, where a history tells: that of the noisiest side."""
-    court = _Court(workspace, journal, plan.run, plan.run.created_at, (), is_sequential=False)
-    found: dict[int, Expected] = {}
-    for at, expected in court.expected():
-        if at not in found or expected.noise > found[at].noise:
-            found[at] = expected
-    return found
+    @cached_property
+    def shelf(self) -> Shelf:
+        """The runs before this one."""
+        return Shelf(self.workspace, self.journal, self.plan.run)
+
+    @cached_property
+    def again(self) -> Again | None:
+        """What to run more often; None where the experiment asks for nothing, or no history tells what.
+
+        History alone decides: what the candidate's own first run suggests to repeat would be peeking.
+        """
+        repeats = self.plan.experiment.flaky_repeats
+        if repeats <= self.plan.run.repeats:
+            return None
+        cases = self._flaky_cases()
+        return Again(repeated(self.plan, repeats), cases) if any(cases.values()) else None
+
+    def _flaky_cases(self) -> dict[str, frozenset[str]]:
+        """Return for each candidate the cases on which its baseline's stored runs disagree about what gates ask."""
+        found = {}
+        for name, baseline in self._contest.changed():
+            history = self.shelf.history(baseline)
+            metrics = self._contest.tested(name, history.values.columns)
+            found[name] = flaky_cases(history, [metric.column for metric in metrics.values()])
+        return found
+
+    def expected_noise(self) -> dict[int, Expected]:
+        """Return by the place of each gate the noise to be expected, where a history tells: of the noisiest side."""
+        found: dict[int, Expected] = {}
+        for at, expected in self._expected():
+            if at not in found or expected.noise > found[at].noise:
+                found[at] = expected
+        return found
+
+    def _expected(self) -> Iterator[tuple[int, Expected]]:
+        """Yield what the history of each candidate's baseline lets expect of its gates."""
+        own, flaky = self.plan.run.repeats, self.plan.experiment.flaky_repeats
+        for name, baseline in self._contest.changed():
+            history = self.shelf.history(baseline)
+            metrics = self._contest.tested(name, history.values.columns) if history.n else {}
+            for at in self._contest.chosen[name]:
+                gate = self._contest.gates[at]
+                metric = metrics.get(gate.metric)
+                if metric is None or gate.not_worse_than is None:
+                    continue
+                found = expect(history, metric, gate.slice, own=own, flaky=flaky)
+                if found is not None:
+                    yield at, found
+
+    @cached_property
+    def _contest(self) -> Contest:
+        return Contest(self.plan.run, self.plan.experiment.gates)
 
 
 def judge_run(
-    workspace: Workspace,
-    journal: Journal,
-    run: Run,
-    *,
-    now: datetime,
-    carried: Carried = Carried(),
-    quarantined: Collection[str] = (),
-    watch: Watch | None = None,
-    again: Again | None = None,
+    court: Court, run: Run, *, now: datetime, carried: Carried = Carried(), watch: Watch | None = None
 ) -> Verdict:
-    """Return the verdict on a run of an experiment as it stands in the files.
+    """Return the verdict on a run of the court's experiment.
 
-    quarantined: ids of cases that count on no side. watch: what was seen on the way, of a sequential gate.
-    again: what was run more often.
+    watch: what was seen on the way, of a sequential gate.
 
     Raises UsageError when the outputs of the two sides cannot be compared, BudgetError when a held-out split has been
     looked at too often.
     """
-    court = _Court(workspace, journal, run, now, quarantined, watch is not None, again)
-    looks, alpha = court.looks()
-    judged = court.judged(alpha) if watch is None else watch.judged
+    hearing = _Hearing(court, run, now, is_sequential=watch is not None)
+    looks, alpha = hearing.looks()
+    judged = hearing.judged(alpha) if watch is None else watch.judged
     n_not_recorded = carried.n_not_recorded
     if n_not_recorded:
         judged = {key: _not_recorded(found, n_not_recorded) for key, found in judged.items()}
     results = together(judged, alpha) if watch is None or n_not_recorded else watch.results()
-    written = court.written(results, looks, alpha, carried.begun)
+    written = hearing.written(results, looks, alpha, carried.begun)
     changes: dict[str, object] = {"n_calls": carried.n_calls, "cost_usd": carried.usd}
     if n_not_recorded:
         changes["reason"] = _lacking(n_not_recorded)
@@ -147,70 +218,57 @@ def judge_run(
     return verdict.model_copy(update={"id": verdict_identity(verdict)})
 
 
-def look_at(
-    workspace: Workspace,
-    journal: Journal,
-    run: Run,
-    watch: Watch,
-    *,
-    now: datetime,
-    asked: Collection[str],
-    quarantined: Collection[str] = (),
-    again: Again | None = None,
-) -> bool:
+def look_at(court: Court, run: Run, watch: Watch, *, now: datetime, asked: Collection[str]) -> bool:
     """Take a look at a run that is under way, and return whether to stop. asked: the cases that have had their turn."""
-    court = _Court(workspace, journal, run, now, quarantined, True, again)
-    gates = court.experiment.gates
-    alpha = court.looks()[1]
-    judgings = court.judgings(alpha)
-    for (name, at), place in court.places().items():
-        watch.look((name, at), judgings[name], gates[at], place, asked)
+    hearing = _Hearing(court, run, now, is_sequential=True)
+    alpha = hearing.looks()[1]
+    judgings = hearing.judgings(alpha)
+    for (name, at), place in hearing.places().items():
+        watch.look((name, at), judgings[name], hearing.gates[at], place, asked)
     return watch.is_over(alpha)
 
 
 @dataclass(frozen=True)
-class _Court:
-    """One run and all that bears on its verdict."""
+class _Hearing:
+    """One run as it stands now, and all that bears on its verdict."""
 
-    workspace: Workspace
-    journal: Journal
+    court: Court
     run: Run
     now: datetime
-    quarantined: Collection[str]
     is_sequential: bool
-    again: Again | None = None
 
     @cached_property
-    def experiment(self) -> Experiment:
-        return self.workspace.experiment(self.run.experiment)
+    def contest(self) -> Contest:
+        return Contest(self.run, self.gates)
 
-    @cached_property
-    def chosen(self) -> dict[str, list[int]]:
-        return candidates_of(self.run, self.experiment.gates)
-
-    @cached_property
-    def pairs(self) -> dict[str, tuple[Variant, Variant | None]]:
-        named = {variant.name: variant for variant in self.run.variants}
-        return {name: (named[name], baseline_of(self.run, named[name])) for name in self.chosen}
+    @property
+    def gates(self) -> Sequence[Gate]:
+        return self.court.plan.experiment.gates
 
     def looks(self) -> tuple[Looks, float]:
         """Return how often this was judged before, and the level that is left for it."""
         identities = {
-            (after.identity, before.identity if before else "") for after, before in self.pairs.values()
+            (after.identity, before.identity if before else "")
+            for after, before in self.contest.pairs.values()
         }
-        looks = count_looks(self.journal, self.run, identities, is_sequential=self.is_sequential)
-        n_held_out = held_out_looks(self.workspace, self.journal, self.run)
+        looks = count_looks(self.court.journal, self.run, identities, is_sequential=self.is_sequential)
+        n_held_out = held_out_looks(self.court.workspace, self.court.journal, self.run)
         return looks.model_copy(update={"n_held_out": n_held_out}), level_of(ALPHA, looks)
 
     def places(self) -> dict[tuple[str, int], Place]:
         """Return each gate of each candidate, and where it stands."""
-        return {(name, at): self._place("gates", at) for name, found in self.chosen.items() for at in found}
+        return {
+            (name, at): self._place("gates", at)
+            for name, found in self.contest.chosen.items()
+            for at in found
+        }
 
     def judged(self, alpha: float) -> dict[tuple[str, int], Judged]:
         """Return what each gate says of each candidate."""
-        judgings, gates = self.judgings(alpha), self.experiment.gates
+        judgings = self.judgings(alpha)
         return {
-            (name, at): judgings[name].judge(gates[at], place) for (name, at), place in self.places().items()
+            (name, at): judgings[name].judge(self.gates[at], place)
+            for (name, at), place in self.places().items()
         }
 
     def judgings(self, alpha: float) -> dict[str, Judging]:
@@ -234,7 +292,7 @@ class _Court:
         """How many earlier runs of each candidate's baseline are left out, because it is not any more what it was."""
         found = {}
         for name, arms in self._arms.items():
-            tested = self._tested(name, arms.pairs.candidate.columns)
+            tested = self.contest.tested(name, arms.pairs.candidate.columns)
             is_old = arms.history.n > 0 and is_stale(arms, tested, alpha=ALPHA, seed=self.seed)
             found[name] = arms.history.n if is_old else 0
         return found
@@ -244,73 +302,46 @@ class _Court:
         summing = summing_evaluators(self.run)
         read: dict[str, SideValues] = {}
         found: dict[str, Arms] = {}
-        for name, (candidate, baseline) in self.pairs.items():
+        for name, (candidate, baseline) in self.contest.pairs.items():
             if baseline is not None and self._is_compared(name):
                 refuse_other_schemas((self.run, baseline.name), (self.run, name))
             for side in (candidate, baseline):
                 if side is not None and side.name not in read:
-                    read[side.name] = read_side(self.journal, self.run, side.name, summing, with_keys=False)
+                    read[side.name] = read_side(
+                        self.court.journal, self.run, side.name, summing, with_keys=False
+                    )
             before = read[name if baseline is None else baseline.name]
             pairs = pair_cases(before, read[name], level=LEVEL)
-            arms = Arms(self.run, candidate, baseline, pairs, self.quarantined)
-            if baseline is not None and self._tested(name, pairs.candidate.columns):
-                arms = replace(arms, history=self._shelf.history(baseline), again=self._again(name))
+            arms = Arms(self.run, candidate, baseline, pairs, self.court.quarantined)
+            if baseline is not None and self.contest.tested(name, pairs.candidate.columns):
+                history = self.court.shelf.history(baseline)
+                arms = replace(arms, history=history, again=self._again(name))
             found[name] = arms
         return found
 
-    @cached_property
-    def _shelf(self) -> Shelf:
-        return Shelf(self.workspace, self.journal, self.run)
+    def _is_compared(self, name: str) -> bool:
+        return any(gate.not_worse_than for gate in self.contest.gates_of(name))
 
     def _again(self, name: str) -> SideValues | None:
         """Return the numbers of the cases that a candidate was run on more often."""
-        cases = self.again.cases.get(name) if self.again is not None else None
-        if self.again is None or not cases:
+        again = self.court.again
+        cases = again.cases.get(name) if again is not None else None
+        if again is None or not cases:
             return None
         values = SideValues(with_keys=False)
-        for row in self.journal.numbers(self.again.plan.run.id, variant=name):
+        for row in self.court.journal.numbers(again.plan.run.id, variant=name):
             if row.case.id in cases:
                 values.add(row)
         return values
-
-    def expected(self) -> Iterator[tuple[int, Expected]]:
-        """Yield what the history of each candidate's baseline lets expect of its gates."""
-        definition, gates = self.experiment, self.experiment.gates
-        for name, (candidate, baseline) in self.pairs.items():
-            if baseline is None or baseline.identity == candidate.identity:
-                continue
-            history = self._shelf.history(baseline)
-            metrics = self._tested(name, history.values.columns) if history.n else {}
-            for at in self.chosen[name]:
-                gate, metric = gates[at], metrics.get(gates[at].metric)
-                if metric is None or gate.not_worse_than is None:
-                    continue
-                found = expect(
-                    history, metric, gate.slice, own=self.run.repeats, flaky=definition.flaky_repeats
-                )
-                if found is not None:
-                    yield at, found
-
-    def flaky_cases(self) -> dict[str, frozenset[str]]:
-        """Return for each candidate the cases on which its baseline's stored runs disagree about what gates ask."""
-        found = {}
-        for name, (candidate, baseline) in self.pairs.items():
-            if baseline is None or baseline.identity == candidate.identity:
-                continue
-            history = self._shelf.history(baseline)
-            metrics = self._tested(name, history.values.columns)
-            found[name] = flaky_cases(history, [metric.column for metric in metrics.values()])
-        return found
 
     @cached_property
     def ungated(self) -> dict[str, tuple[GateResult, ...]]:
         """Return for each candidate how the scores changed that no gate asks about, slices too; with q-values."""
         found: dict[str, list[GateResult]] = {}
-        for name, judging in self.judgings(ALPHA).items():
-            candidate, baseline = self.pairs[name]
-            if baseline is not None and baseline.identity != candidate.identity:
-                told = (judging.inform(metric, part) for metric, part in self._unasked(name, judging.arms))
-                found[name] = [result for result in told if result is not None]
+        judgings = self.judgings(ALPHA)
+        for name, _ in self.contest.changed():
+            told = (judgings[name].inform(*what) for what in self._unasked(name, judgings[name].arms))
+            found[name] = [result for result in told if result is not None]
         everything = [result for results in found.values() for result in results]
         q_values = iter(benjamini_hochberg([result.p_worse or 0.0 for result in everything]))
         return {
@@ -319,7 +350,7 @@ class _Court:
         }
 
     def _unasked(self, name: str, arms: Arms) -> Iterator[tuple[Metric, str | None]]:
-        gates = [self.experiment.gates[at] for at in self.chosen[name]]
+        gates = self.contest.gates_of(name)
         asked = {(gate.metric, gate.slice) for gate in gates if gate.not_worse_than is not None}
         columns = arms.pairs.candidate.columns
         for evaluator in self.run.evaluators:
@@ -328,42 +359,32 @@ class _Court:
                 slices = arms.pairs.slice_names[:_MOST_SLICES]
                 yield from ((metric, part) for part in (None, *slices) if (metric.name, part) not in asked)
 
-    def _is_compared(self, name: str) -> bool:
-        return any(self.experiment.gates[at].not_worse_than for at in self.chosen[name])
-
-    def _tested(self, name: str, columns: Collection[str]) -> dict[str, Metric]:
-        """Return the metrics of a candidate's gates that would use a history."""
-        gates = (self.experiment.gates[at] for at in self.chosen[name])
-        names = {gate.metric for gate in gates if gate.not_worse_than is not None}
-        metrics = {each: metric_of(each, self.run.evaluators, columns) for each in sorted(names)}
-        return {each: metric for each, metric in metrics.items() if has_history(metric)}
-
     def _place(self, *location: str | int) -> Place:
-        document = self.workspace.document("experiment", self.run.experiment)
+        document = self.court.workspace.document("experiment", self.run.experiment)
         line, column = document.position(location) or (None, None)
         return Place(path=document.path, line=line, column=column)
 
     def _candidate(
         self, name: str, gates: Sequence[GateResult], reused_before: datetime | None
     ) -> CandidateVerdict:
-        candidate, baseline = self.pairs[name]
-        arms = self.arms[name]
+        candidate, baseline = self.contest.pairs[name]
+        arms, again = self.arms[name], self.court.again
         return CandidateVerdict(
             candidate=side_of(self.run, name),
             baseline=None if baseline is None else side_of(self.run, baseline.name),
             baseline_age_s=None if baseline is None else self._age_s(baseline, reused_before),
             outcome=outcome_of(gates),
             gates=tuple(gates),
-            changed=changed_places(self.workspace, candidate, baseline),
+            changed=changed_places(self.court.workspace, candidate, baseline),
             n_history=arms.n_runs(with_history=True)[0] if arms.history.n else 0,
             n_stale=self.stale[name],
             n_flaky=0 if arms.again is None else len(arms.again.cases),
             ungated=self.ungated.get(name, ()),
-            flaky_repeats=1 if arms.again is None or self.again is None else self.again.plan.run.repeats,
+            flaky_repeats=1 if arms.again is None or again is None else again.plan.run.repeats,
         )
 
     def _age_s(self, baseline: Variant, reused_before: datetime | None) -> float | None:
-        oldest = self.journal.oldest_output(self.run.id, baseline.name)
+        oldest = self.court.journal.oldest_output(self.run.id, baseline.name)
         if oldest is None or reused_before is None or oldest >= reused_before:
             return None
         return (self.now - oldest).total_seconds()
@@ -378,10 +399,11 @@ class _Court:
         """Return the record, but for its id and what it cost."""
         candidates = tuple(
             self._candidate(name, [results[name, at] for at in places], reused_before)
-            for name, places in self.chosen.items()
+            for name, places in self.contest.chosen.items()
         )
         outcome = gravest([each.outcome for each in candidates])
-        policy = self.experiment.on_inconclusive or "warn"
+        experiment = self.court.plan.experiment
+        policy = experiment.on_inconclusive or "warn"
         return Verdict(
             id="",
             created_at=self.now,
@@ -397,13 +419,13 @@ class _Court:
             policy={
                 "alpha": f"{alpha:g}",
                 "max_missing": f"{MAX_MISSING:g}",
-                "missing_baseline": self.experiment.missing_baseline,
+                "missing_baseline": experiment.missing_baseline,
                 "on_inconclusive": policy,
             },
             looks=looks,
             replayed=self.run.replayed,
-            quarantined=tuple(sorted(self.quarantined)),
-            warnings=tuple(undeclared_clusters(*self.workspace.cases(self.experiment.dataset))),
+            quarantined=tuple(sorted(self.court.quarantined)),
+            warnings=tuple(undeclared_clusters(*self.court.workspace.cases(experiment.dataset))),
             source=self.run.source,
         )
 
