@@ -194,8 +194,8 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
         if work.code != Exit.DONE:
             return None, work.code
         verdict = judge_run(court, run, now=utc_now(), carried=carried, watch=watch)
-        is_new = verdict.id not in {known.id for known in journal.verdicts(name)}
-        journal.save_verdict(verdict)
+        is_new = verdict.id not in {known.id for known in journal.verdicts.of(name)}
+        journal.verdicts.save(verdict)
         verdict = verdict.model_copy(update={"link": find_link(session, verdict)})  # delivered before
         if is_new:
             with journal.hold(run.id):
