@@ -78,7 +78,8 @@ def sync_runs(
     uri = tracking.resolve_uri(uri, root=workspace.root, environment=environment)
     target = tracking.shown(uri)
     with journal.delivering():
-        waiting = [run_id for run_id in journal.waiting(target) if run_ids is None or run_id in run_ids]
+        waiting = journal.deliveries.waiting(target)
+        waiting = [run_id for run_id in waiting if run_ids is None or run_id in run_ids]
         if not waiting:
             return []
         progress("open MLflow")
@@ -87,7 +88,7 @@ def sync_runs(
             store = open_mlflow(uri, environment=environment)
         except StoreError as error:
             for run_id in waiting:
-                journal.mark_failed(run_id, target, str(error))
+                journal.deliveries.mark_failed(run_id, target, str(error))
             raise
         with closing(store):
             sync = _Sync(journal, workspace, store, target, now, progress)
@@ -119,10 +120,10 @@ class _Sync:
             with tempfile.TemporaryDirectory(prefix="llmops-") as folder:
                 ids = self.store.deliver(self._shipment(run, revision, Path(folder)), self.progress)
         except (LlmopsError, OSError) as error:
-            self.journal.mark_failed(run_id, self.target, str(error))
+            self.journal.deliveries.mark_failed(run_id, self.target, str(error))
             tracking.check_reachable(self.store.uri)
             return Delivered(run_id, run.experiment, self.target, error=str(error))
-        self.journal.mark_delivered(run_id, self.target, revision, asdict(ids))
+        self.journal.deliveries.mark_delivered(run_id, self.target, revision, asdict(ids))
         return Delivered(
             run_id, run.experiment, self.target, link=where_to_look(self.store.uri, ids), ids=asdict(ids)
         )
@@ -177,7 +178,7 @@ class _Sync:
 
 def _verdict_told(journal: Journal, run: Run) -> dict[str, Any]:
     """Return what the newest verdict on a run says of it, and of each candidate; nothing where no gate has judged."""
-    found = next((each for each in journal.verdicts(run.experiment) if each.run_id == run.id), None)
+    found = next((each for each in journal.verdicts.of(run.experiment) if each.run_id == run.id), None)
     if found is None:
         return {}
     labels = {"": verdict_tags(found)} | {

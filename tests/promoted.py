@@ -164,7 +164,7 @@ class Scene:
         """Store a verdict on a run, as a gate would."""
         verdict = verdict_of(run, outcome, **changes)
         with closing(self.journal()) as journal:
-            journal.save_verdict(verdict)
+            journal.verdicts.save(verdict)
         return verdict
 
     def pass_gate(self, name: str = "sort") -> Verdict:

@@ -305,7 +305,7 @@ def test_a_live_run_takes_no_recorded_reply_for_one_it_paid_for(place: Workplace
     assert (len(place.new_requests()), live.replayed, live.identity) == (N_CALLS, None, fork.identity)
     assert {row.output.value for row in place.rows(live) if row.output} == {"red", "green", "blue"}
     with place.journal() as journal:
-        assert journal.waiting("anywhere") == [live.id]
+        assert journal.deliveries.waiting("anywhere") == [live.id]
     place.run()
     assert place.new_requests() == []
 

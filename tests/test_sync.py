@@ -40,9 +40,9 @@ def test_all_that_waits_is_delivered_oldest_first_and_once(mirror: Mirror) -> No
     delivered = mirror.sync()
     assert [found.run_id for found in delivered] == [run.id for run in runs]
     assert all(found.error is None for found in delivered)
-    assert mirror.journal.waiting(mirror.address) == []
+    assert mirror.journal.deliveries.waiting(mirror.address) == []
     assert mirror.sync() == []
-    note = mirror.journal.delivery(runs[0].id, mirror.address)
+    note = mirror.journal.deliveries.find(runs[0].id, mirror.address)
     assert note is not None
     assert note.mlflow_ids == delivered[0].ids
     assert delivered[0].link is not None
@@ -53,7 +53,7 @@ def test_all_that_waits_is_delivered_oldest_first_and_once(mirror: Mirror) -> No
 def test_named_runs_alone_are_delivered(mirror: Mirror) -> None:
     first, second = (mirror.whole_run(n_cases=2, hostile=False, fresh=number) for number in (0, 1))
     assert [found.run_id for found in mirror.sync(run_ids=[second.id])] == [second.id]
-    assert mirror.journal.waiting(mirror.address) == [first.id]
+    assert mirror.journal.deliveries.waiting(mirror.address) == [first.id]
 
 
 def test_a_run_saved_while_it_was_delivered_waits_again(mirror: Mirror) -> None:
@@ -68,7 +68,7 @@ def test_a_run_saved_while_it_was_delivered_waits_again(mirror: Mirror) -> None:
             grown.append(run.save())
 
     assert mirror.sync(progress=grow)[0].error is None
-    assert mirror.journal.waiting(mirror.address) == [saved.id]
+    assert mirror.journal.deliveries.waiting(mirror.address) == [saved.id]
 
 
 def test_two_do_not_deliver_at_once(mirror: Mirror) -> None:
@@ -88,8 +88,8 @@ def test_one_run_that_fails_holds_up_no_other(mirror: Mirror) -> None:
     failed, delivered = mirror.sync(progress=fail)
     assert (failed.run_id, failed.error) == (first.id, "no room")
     assert (delivered.run_id, delivered.error) == (second.id, None)
-    assert mirror.journal.waiting(mirror.address) == [first.id]
-    note = mirror.journal.delivery(first.id, mirror.address)
+    assert mirror.journal.deliveries.waiting(mirror.address) == [first.id]
+    note = mirror.journal.deliveries.find(first.id, mirror.address)
     assert note is not None
     assert note.error == "no room"
 
@@ -207,8 +207,8 @@ def test_what_waited_for_a_server_is_delivered_once_it_is_there(
     with pytest.raises(StoreError, match="cannot be reached") as refused:
         mirror.sync()
     assert "hunter2" not in str(refused.value)
-    assert mirror.journal.waiting(target) == [run.id]
-    note = mirror.journal.delivery(run.id, target)
+    assert mirror.journal.deliveries.waiting(target) == [run.id]
+    note = mirror.journal.deliveries.find(run.id, target)
     assert note is not None
     assert "cannot be reached" in str(note.error)
 
@@ -220,7 +220,7 @@ def test_what_waited_for_a_server_is_delivered_once_it_is_there(
         assert len(traces) == 12
         assert {len(trace.data.spans) for key, trace in traces.items() if key != "t-00005"} == {3}
         assert traces["t-00001"].info.assessments[0].value is True
-        assert mirror.journal.waiting(target) == []
+        assert mirror.journal.deliveries.waiting(target) == []
 
         with closing(open_mlflow(mirror.uri, environment={})) as store:
             history = store.entries("experiment", "triage", mirror.stages.append)

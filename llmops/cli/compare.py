@@ -135,7 +135,7 @@ def _mlflow_page(journal: Journal, comparison: Comparison, target: str) -> str |
 
     found = []
     for side in (comparison.baseline, comparison.candidate):
-        delivery = journal.delivery(side.run_id, target)
+        delivery = journal.deliveries.find(side.run_id, target)
         ids = {} if delivery is None else delivery.mlflow_ids
         if side.variant not in ids.get("variants", {}):
             return None

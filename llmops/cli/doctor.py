@@ -205,7 +205,7 @@ def _n_waiting(session: Session, target: str) -> int:
     if journal is None:
         return 0
     with closing(journal):
-        return len(journal.waiting(target))
+        return len(journal.deliveries.waiting(target))
 
 
 # --- releases -----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from llmops.cli.session import Session, complete_names, json_option, open_sessio
 from llmops.errors import LlmopsError, UsageError
 
 if TYPE_CHECKING:
-    from llmops.gate import Again
+    from llmops.gate import Court
     from llmops.plan import Plan
     from llmops.records import Verdict
     from llmops.stores.journal import Journal
@@ -172,7 +172,7 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
     from llmops.cli.recordings import open_replay
     from llmops.cli.run import open_run_journal
     from llmops.cli.sync import find_link
-    from llmops.gate import judge_run
+    from llmops.gate import Court, judge_run
     from llmops.gate.looks import held_out_looks
     from llmops.plan import plan_experiment
 
@@ -186,25 +186,16 @@ def _judge(session: Session, name: str, asked: _Asked) -> tuple[Verdict | None, 
         if replaying is None:
             plan = _refreshed(session, plan, journal)
         held_out_looks(session.workspace, journal, plan.run)  # before anything is paid for
-        quarantined = _quarantined(session, plan)
-        _tell_forecast(session, plan, journal)
-        work = Work(session, plan, journal, replaying, asked.concurrency, quarantined)
-        work.again = _again(session, plan, journal)
+        court = Court(session.workspace, journal, plan, _quarantined(session, plan))
+        _tell_forecast(session, court)
+        _tell_flaky(court)
+        work = Work(session, court, replaying, asked.concurrency)
         run, carried, watch = work.finish(is_sequential=asked.is_sequential)
         if work.code != Exit.DONE:
             return None, work.code
-        verdict = judge_run(
-            session.workspace,
-            journal,
-            run,
-            now=utc_now(),
-            carried=carried,
-            quarantined=quarantined,
-            watch=watch,
-            again=work.again,
-        )
-        is_new = verdict.id not in {known.id for known in journal.verdicts(name)}
-        journal.save_verdict(verdict)
+        verdict = judge_run(court, run, now=utc_now(), carried=carried, watch=watch)
+        is_new = verdict.id not in {known.id for known in journal.verdicts.of(name)}
+        journal.verdicts.save(verdict)
         verdict = verdict.model_copy(update={"link": find_link(session, verdict)})  # delivered before
         if is_new:
             with journal.hold(run.id):
@@ -237,25 +228,22 @@ def _quarantined(session: Session, plan: Plan) -> set[str]:
     return found
 
 
-def _again(session: Session, plan: Plan, journal: Journal) -> Again | None:
-    """Return which cases to run more often, and say how many."""
-    from llmops.gate import repeat_flaky
-
-    again = repeat_flaky(session.workspace, journal, plan)
-    for name, cases in again.cases.items() if again is not None else ():
-        times = plan.experiment.flaky_repeats
-        say(f"{name}: {len(cases):,} of {len(plan.cases):,} cases are flaky and run {times} times")
-    return again
-
-
-def _tell_forecast(session: Session, plan: Plan, journal: Journal) -> None:
+def _tell_forecast(session: Session, court: Court) -> None:
     """Say what the gates can see, and what it takes to ask them."""
     from llmops.cli.run import explain, tell_why
-    from llmops.gate import expected_noise
     from llmops.gate.forecast import forecast
     from llmops.plan import Selection
 
-    expected = expected_noise(session.workspace, journal, plan)
-    for line in forecast(plan, session.workspace.document("experiment", plan.run.experiment), expected):
+    plan = court.plan
+    document = session.workspace.document("experiment", plan.run.experiment)
+    for line in forecast(plan, document, court.expected_noise()):
         say(line)
-    tell_why(explain(session, plan, journal, Selection()))
+    tell_why(explain(session, plan, court.journal, Selection()))
+
+
+def _tell_flaky(court: Court) -> None:
+    """Say how many cases run more often."""
+    plan = court.plan
+    for name, cases in court.again.cases.items() if court.again is not None else ():
+        times = plan.experiment.flaky_repeats
+        say(f"{name}: {len(cases):,} of {len(plan.cases):,} cases are flaky and run {times} times")

@@ -11,7 +11,7 @@ from llmops.cli.recordings import tell_misses
 from llmops.cli.run import carry_out, tell_result
 from llmops.cli.session import Session, say, utc_now
 from llmops.errors import RecordingError
-from llmops.gate import Again, Carried, look_at
+from llmops.gate import Carried, Court, look_at
 from llmops.gate.looks import portions
 from llmops.gate.watch import Watch
 from llmops.plan import Plan, Selection
@@ -28,14 +28,21 @@ class Work:
     """The work on one experiment. code: how far it came; n_not_recorded: replies that no recording had."""
 
     session: Session
-    plan: Plan
-    journal: Journal
+    court: Court
     replaying: Replay | None
     concurrency: int | None
-    quarantined: set[str]
-    again: Again | None = None
     code: int = Exit.DONE
     n_not_recorded: int = 0
+
+    @property
+    def plan(self) -> Plan:
+        """What the court is to judge."""
+        return self.court.plan
+
+    @property
+    def journal(self) -> Journal:
+        """Where it stands."""
+        return self.court.journal
 
     def finish(self, *, is_sequential: bool) -> tuple[Run, Carried, Watch | None]:
         """Return the run with what was missing, as far as its gates had to see, and what it took."""
@@ -44,7 +51,7 @@ class Work:
         watch = self._watched(parts) if len(parts) > 1 else None
         if watch is None:
             self._carry_out(None)
-        if self.again is not None:
+        if self.court.again is not None:
             with self.journal.hold(self.plan.run.id):
                 self.journal.begin_run(self.plan.run, self.plan.cells())  # people mean this one by the latest
         run = self.journal.find_run(self.plan.run.id)
@@ -61,30 +68,21 @@ class Work:
             if self.code != Exit.DONE or self.n_not_recorded:
                 return None
             done |= part
-            is_over = look_at(
-                self.session.workspace,
-                self.journal,
-                run,
-                watch,
-                now=utc_now(),
-                asked=done,
-                quarantined=self.quarantined,
-                again=self.again,
-            )
-            if is_over:
+            if look_at(self.court, run, watch, now=utc_now(), asked=done):
                 break
         return watch
 
     def _carry_out(self, part: frozenset[str] | None) -> Run:
         """Carry out a part of the cases, None all, and flaky ones among them more often; return the run."""
-        run = self._step(self.plan, Selection(cases=part))
+        run, again = self._step(self.plan, Selection(cases=part)), self.court.again
         for selection in self._flaky(part):
-            if self.again is not None and self.code == Exit.DONE and not self.n_not_recorded:
-                self._step(self.again.plan, selection)
+            if again is not None and self.code == Exit.DONE and not self.n_not_recorded:
+                self._step(again.plan, selection)
         return run
 
     def _flaky(self, part: frozenset[str] | None) -> Iterator[Selection]:
-        for name, cases in (self.again.cases if self.again is not None else {}).items():
+        again = self.court.again
+        for name, cases in (again.cases if again is not None else {}).items():
             chosen = cases if part is None else cases & part
             if chosen:
                 yield Selection(variants=frozenset({name}), cases=chosen)
@@ -106,7 +104,8 @@ class Work:
 
     def _spent(self) -> tuple[int, float | None]:
         """Return the calls and the money that the runs concerned have taken so far."""
-        ids = {self.plan.run.id} | ({self.again.plan.run.id} if self.again is not None else set())
+        again = self.court.again
+        ids = {self.plan.run.id} | ({again.plan.run.id} if again is not None else set())
         known = [run for run in map(self.journal.find_run, ids) if run is not None]
         costs = [run.cost_usd for run in known]
         usd = None if None in costs else sum((cost or 0.0 for cost in costs), 0.0)

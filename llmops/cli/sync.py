@@ -108,7 +108,7 @@ class Outbox:
         from llmops.stores import tracking
 
         run = self.journal.find_run(run_id)
-        delivery = self.journal.delivery(run_id, self.target)
+        delivery = self.journal.deliveries.find(run_id, self.target)
         if run is None or delivery is None or not delivery.mlflow_ids:
             return None
         ids = delivery.mlflow_ids
@@ -120,7 +120,7 @@ class Outbox:
         """Return where two variants of a run are seen case by case; None before they arrived."""
         from llmops.stores import tracking
 
-        delivery = self.journal.delivery(candidate.run_id, self.target)
+        delivery = self.journal.deliveries.find(candidate.run_id, self.target)
         ids = {} if delivery is None else delivery.mlflow_ids
         found = [ids.get("variants", {}).get(side.variant) for side in (candidate, baseline)]
         if None in found:
@@ -165,12 +165,12 @@ def sync_after_run(session: Session, run_id: str) -> None:
     """
     try:
         with _open_outbox(session) as outbox:
-            said = _deliver(session, outbox) if outbox.journal.waiting(outbox.target) else ""
-            waiting = outbox.journal.waiting(outbox.target)
+            said = _deliver(session, outbox) if outbox.journal.deliveries.waiting(outbox.target) else ""
+            waiting = outbox.journal.deliveries.waiting(outbox.target)
             if run_id not in waiting:
                 _say_where(outbox, run_id, n_waiting=len(waiting))
                 return
-            delivery = outbox.journal.delivery(run_id, outbox.target)
+            delivery = outbox.journal.deliveries.find(run_id, outbox.target)
             said = said or (delivery.error if delivery else None) or "the delivery ended early"
     except LlmopsError as error:
         said = str(error)

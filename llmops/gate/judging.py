@@ -1,6 +1,6 @@
 """One gate on one candidate -> what its numbers say: by the test that its metric asks for, or by comparing a fact.
 
-Several gates together, and what the policy makes of them, are left to `llmops.gate`.
+Several gates together are left to `outcomes`, and what the policy makes of them to `hearing`.
 """
 
 from __future__ import annotations

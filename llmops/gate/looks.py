@@ -30,9 +30,9 @@ def count_looks(journal: Journal, run: Run, pairs: Collection[Pair], *, is_seque
 
     Looks on the way count once, together; judging the whole after them is a further time.
     """
-    n_verdicts = max((journal.n_looks(*pair) for pair in pairs), default=0)
+    n_verdicts = max((journal.verdicts.n_looks(*pair) for pair in pairs), default=0)
     tried = {(run.fresh, is_sequential)}
-    for verdict in () if run.replayed else journal.verdicts(run.experiment):
+    for verdict in () if run.replayed else journal.verdicts.of(run.experiment):
         if verdict.replayed is None and not pairs_of(verdict).isdisjoint(pairs):
             known = journal.find_run(verdict.run_id)
             if known is not None:
@@ -78,7 +78,7 @@ def held_out_looks(workspace: Workspace, journal: Journal, run: Run) -> int | No
     judged = {
         verdict.run_id
         for name in workspace.names("experiment")
-        for verdict in journal.verdicts(name)
+        for verdict in journal.verdicts.of(name)
         if (verdict.dataset.name, verdict.dataset.split) == (dataset.name, dataset.split)
     }
     n = len(judged | {run.id})

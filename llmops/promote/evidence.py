@@ -128,7 +128,7 @@ class _Looking:
             trials = [trial for trial in expand(experiment) if self._is_meant(trial)]
             if trials:
                 plan = plan_experiment(self.workspace, name, None, now=self.now)
-                verdicts = self.journal.verdicts(name)
+                verdicts = self.journal.verdicts.of(name)
                 yield from (self._held_against(Candidate(plan, trial), verdicts) for trial in trials)
 
     def _is_meant(self, trial: Trial) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
@@ -108,7 +109,7 @@ def _prompt_program(workspace: Workspace, name: str, overrides: Overrides, seed:
 
 def open_use(workspace: Workspace, use: Use, name: str, *, seed: int) -> Program:
     """Return what one step carries out, without what a variant may change; raises as `open_program` does."""
-    return _bound(workspace, use, Overrides(), {}, seed, name).program
+    return _Site(workspace, seed, name).open(use).program
 
 
 def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: int) -> ChainProgram:
@@ -116,7 +117,7 @@ def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: 
     chain = workspace.chain(name)
     inherited, below = changed_chain(chain, name, overrides)
     steps = {
-        step.id: _bound(workspace, step, inherited, below[step.id], seed, step.id) for step in chain.steps
+        step.id: _Site(workspace, seed, step.id, inherited, below[step.id]).open(step) for step in chain.steps
     }
     return ChainProgram(
         name=name,
@@ -131,62 +132,121 @@ def _chain_program(workspace: Workspace, name: str, overrides: Overrides, seed: 
     )
 
 
-def _bound(
-    workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
-) -> Bound:
-    """Return what a step carries out. paths: what `set` says of it. name: how errors call it."""
-    if use.python is not None:
-        return Bound(use, _python_program(workspace, use, paths, name))
-    if use.agent is not None:
-        return Bound(use, _agent_program(workspace, use, inherited, paths, seed, name))
-    if use.retrieve is not None:
-        return _retrieving(workspace, use, use.retrieve, paths, name)
-    if use.http is not None:
-        refuse_paths(paths, name, "an http")
-        return Bound(use, open_http(use.http))
-    own = Overrides(use.model, use.parameters.given(), use.set)
-    if use.body is not None:
-        below = Overrides(own.model, own.parameters).over(inherited)
-        return Bound(use, _holding(workspace, use, below, {**own.paths, **paths}, seed, name))
-    kind: Kind = "prompt" if use.prompt is not None else "chain"
-    overrides = Overrides(paths=paths).over(own.over(inherited))
-    return Bound(use, open_program(workspace.resolve(kind, use.target), overrides, seed=seed))
+@dataclass(frozen=True)
+class _Site:
+    """Where a verb is opened, and what is said of it from outside. name: how errors call it.
 
+    inherited: what a variant and the steps around it say of whatever they use. paths: what `set` says of it alone.
+    """
 
-def _agent_program(
-    workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
-) -> AgentProgram:
-    """Return an agent. What is said of its step is for its prompt and limits; `tools.NAME.KEY` reaches a tool's own."""
-    assert use.agent is not None  # noqa: S101 - the caller has asked
-    own = Overrides(use.model, use.parameters.given(), use.set)
-    said = Overrides(paths=paths).over(own.over(inherited))
-    agent, for_prompt, for_tools = changed_agent(use.agent, name, said.paths)
-    prompt = open_program(
-        workspace.resolve("prompt", agent.prompt),
-        Overrides(said.model, said.parameters, for_prompt),
-        seed=seed,
-    )
-    assert isinstance(prompt, PromptProgram)  # noqa: S101 - a prompt was asked for
-    tools: list[AgentTool] = []
-    for tool in agent.tools:
-        spec = describe_tool(workspace, tool)
-        if spec.problems:
-            raise UsageError(f"{name}: {spec.problems[0].message}")
-        bound = _bound(workspace, tool, inherited, for_tools.pop(spec.name, {}), seed, f"{name}.{spec.name}")
-        tools.append(AgentTool(spec, bound))
-    names = [tool.spec.name for tool in tools]
-    if for_tools or len(set(names)) < len(names):
-        wrong = next(iter(for_tools), None)
-        told = (
-            f"set tools.{wrong} reaches no tool; there are: {', '.join(names)}"
-            if wrong
-            else "two tools of one name"
-        )
-        raise UsageError(f"{name}: {told}")
-    program = open_agent(agent, prompt, tools, is_native=_is_native(agent, prompt, name))
-    if agent.max_usd is not None:
-        _refuse_unpriced(workspace, program, name)
-    return program
+    workspace: Workspace
+    seed: int
+    name: str
+    inherited: Overrides = field(default_factory=Overrides)
+    paths: Mapping[str, Any] = field(default_factory=dict)
+
+    def inside(self, key: str, inherited: Overrides, paths: Mapping[str, Any]) -> _Site:
+        """Return where a verb is opened that this one holds."""
+        return _Site(self.workspace, self.seed, f"{self.name}.{key}", inherited, paths)
+
+    def open(self, use: Use) -> Bound:
+        """Return what a step carries out."""
+        if use.python is not None:
+            return Bound(use, self._python(use))
+        if use.agent is not None:
+            return Bound(use, self._agent(use, use.agent))
+        if use.retrieve is not None:
+            return self._retrieving(use, use.retrieve)
+        if use.http is not None:
+            refuse_paths(self.paths, self.name, "an http")
+            return Bound(use, open_http(use.http))
+        if use.body is not None:
+            return Bound(use, self._holding(use))
+        kind: Kind = "prompt" if use.prompt is not None else "chain"
+        return Bound(use, self._program(kind, use.target, self._said(use)))
+
+    def _said(self, use: Use) -> Overrides:
+        """Return all that is said of a step, its own words below those from outside."""
+        own = Overrides(use.model, use.parameters.given(), use.set)
+        return Overrides(paths=self.paths).over(own.over(self.inherited))
+
+    def _program(self, kind: Kind, target: str, overrides: Overrides) -> Program:
+        return open_program(self.workspace.resolve(kind, target), overrides, seed=self.seed)
+
+    def _python(self, use: Use) -> PythonProgram:
+        refuse_paths(self.paths, self.name, "a python")
+        reference = use.target
+        identity = identity_of({"python": reference, "source": self.workspace.step_identity(use)})
+        return PythonProgram(reference, cache(partial(self.workspace.code.load, reference)), identity)
+
+    def _agent(self, use: Use, definition: Agent) -> AgentProgram:
+        """Return an agent. What is said of its step is for its prompt and limits, `tools.NAME.KEY` for a tool."""
+        said = self._said(use)
+        agent, for_prompt, for_tools = changed_agent(definition, self.name, said.paths)
+        prompt = self._program("prompt", agent.prompt, Overrides(said.model, said.parameters, for_prompt))
+        assert isinstance(prompt, PromptProgram)  # noqa: S101 - a prompt was asked for
+        tools = self._tools(agent, for_tools)
+        program = open_agent(agent, prompt, tools, is_native=_is_native(agent, prompt, self.name))
+        if agent.max_usd is not None:
+            _refuse_unpriced(self.workspace, program, self.name)
+        return program
+
+    def _tools(self, agent: Agent, said: Mapping[str, Mapping[str, Any]]) -> list[AgentTool]:
+        """Return the tools of an agent. said: by the name of a tool, what `set` says of it."""
+        tools: list[AgentTool] = []
+        for tool in agent.tools:
+            spec = describe_tool(self.workspace, tool)
+            if spec.problems:
+                raise UsageError(f"{self.name}: {spec.problems[0].message}")
+            site = self.inside(spec.name, self.inherited, said.get(spec.name, {}))
+            tools.append(AgentTool(spec, site.open(tool)))
+        names = [tool.spec.name for tool in tools]
+        wrong = next((name for name in said if name not in names), None)
+        if wrong is not None:
+            raise UsageError(f"{self.name}: set tools.{wrong} reaches no tool; there are: {', '.join(names)}")
+        if len(set(names)) < len(names):
+            raise UsageError(f"{self.name}: two tools of one name")
+        return tools
+
+    def _retrieving(self, use: Use, definition: Retrieve) -> Bound:
+        """Return a step that asks an index."""
+        changed = changed_retrieve(definition, self.name, self.paths)
+        program = open_retrieve(changed, self.workspace.resolve("index", changed.index))
+        return Bound(use.model_copy(update={"retrieve": changed}), program)
+
+    def _holding(self, use: Use) -> Program:
+        """Return the program of a verb that holds others; paths reach those, by their key where there are several."""
+        paths: Mapping[str, Any] = {**use.set, **self.paths}
+        if use.vote is not None:
+            vote, paths = changed_vote(use.vote, self.name, paths)
+            use = use.model_copy(update={"vote": vote})
+        bound = self._parts(use, paths)
+        if use.map is not None:
+            return open_map(use.map, bound["do"])
+        if use.vote is not None:
+            return open_vote(use.vote, bound["do"])
+        if use.branch is not None:
+            return open_branch(use.branch, bound)
+        if use.converse is not None:
+            return open_converse(use.converse, bound["user"], bound["assistant"])
+        assert use.guard is not None  # noqa: S101 - the last of the verbs that hold others
+        conditions = tuple(_condition(self.workspace, each, use.guard) for each in use.guard.evaluators)
+        return open_guard(use.guard, conditions, bound.get("do"), bound.get("fallback"))
+
+    def _parts(self, use: Use, paths: Mapping[str, Any]) -> dict[str, Bound]:
+        """Return what a verb holds, by key.
+
+        Whoever plays the user of a conversation inherits nothing: what a variant changes is the assistant.
+        """
+        assert use.body is not None  # noqa: S101 - the caller has asked
+        inside = {key_of(inner.key): inner.use for inner in use.body.uses()}
+        shares = shared_out(paths, inside, self.name)
+        below = Overrides(use.model, use.parameters.given()).over(self.inherited)
+        bound = {}
+        for key, inner in inside.items():
+            is_user = use.converse is not None and key == "user"
+            bound[key] = self.inside(key, Overrides() if is_user else below, shares[key]).open(inner)
+        return bound
 
 
 def _is_native(agent: Agent, prompt: PromptProgram, name: str) -> bool:
@@ -211,45 +271,6 @@ def _refuse_unpriced(workspace: Workspace, program: Program, name: str) -> None:
         raise SettingError("max_usd", message)
 
 
-def _retrieving(
-    workspace: Workspace, use: Use, definition: Retrieve, paths: Mapping[str, Any], name: str
-) -> Bound:
-    """Return a step that asks an index."""
-    changed = changed_retrieve(definition, name, paths)
-    program = open_retrieve(changed, workspace.resolve("index", changed.index))
-    return Bound(use.model_copy(update={"retrieve": changed}), program)
-
-
-def _holding(
-    workspace: Workspace, use: Use, inherited: Overrides, paths: Mapping[str, Any], seed: int, name: str
-) -> Program:
-    """Return the program of a verb that holds others. paths: reach those, by their key where there are several.
-
-    Whoever plays the user of a conversation inherits nothing: what a variant changes is the assistant.
-    """
-    if use.vote is not None:
-        vote, paths = changed_vote(use.vote, name, paths)
-        use = use.model_copy(update={"vote": vote})
-    inside = {key_of(inner.key): inner.use for inner in use.body.uses()} if use.body is not None else {}
-    shares = shared_out(paths, inside, name)
-    bound = {
-        key: _bound(workspace, inner, below, shares[key], seed, f"{name}.{key}")
-        for key, inner in inside.items()
-        for below in [Overrides() if use.converse is not None and key == "user" else inherited]
-    }
-    if use.map is not None:
-        return open_map(use.map, bound["do"])
-    if use.vote is not None:
-        return open_vote(use.vote, bound["do"])
-    if use.branch is not None:
-        return open_branch(use.branch, bound)
-    if use.converse is not None:
-        return open_converse(use.converse, bound["user"], bound["assistant"])
-    assert use.guard is not None  # noqa: S101 - the last of the verbs that hold others
-    conditions = tuple(_condition(workspace, each, use.guard) for each in use.guard.evaluators)
-    return open_guard(use.guard, conditions, bound.get("do"), bound.get("fallback"))
-
-
 def _condition(workspace: Workspace, use: EvaluatorUse, guard: Guard) -> Condition:
     """Return an evaluator of a guard; one of the project's own code is imported once it is needed."""
     at_least = guard.at_least.get(use.name)
@@ -266,13 +287,6 @@ def _condition(workspace: Workspace, use: EvaluatorUse, guard: Guard) -> Conditi
     if bound.evaluator.high is None and at_least is None:
         raise UsageError(f"{use.name} has no best score; say under `at_least` which passes")
     return Condition(use, bound.identity, lambda: bound, bound.models, bound.prompts, at_least)
-
-
-def _python_program(workspace: Workspace, use: Use, paths: Mapping[str, Any], name: str) -> PythonProgram:
-    refuse_paths(paths, name, "a python")
-    reference = use.target
-    identity = identity_of({"python": reference, "source": workspace.step_identity(use)})
-    return PythonProgram(reference, cache(partial(workspace.code.load, reference)), identity)
 
 
 def _own_meaning(chain: Chain) -> dict[str, Any]:

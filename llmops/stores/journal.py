@@ -1,61 +1,32 @@
 """The journal: what was asked, what came back and what it was worth, in SQL; the truth of every run.
 
 It stores records and gives them back. What to call, what is missing and what it means is decided by others;
-`writer.py` hands it what a run in progress leaves behind.
+`writer.py` hands it what a run in progress leaves behind. Runs, their cells and what came of them are its own;
+`verdicts` and `deliveries` stand in modules of these names, and what calls came to in `ledger`.
 """
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import reduce
+from datetime import datetime
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Select,
-    and_,
-    bindparam,
-    case,
-    delete,
-    func,
-    insert,
-    literal_column,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, update
 
 from llmops.definitions.dataset import Case
 from llmops.errors import StoreError, UsageError, nearest
-from llmops.records import (
-    NOTHING,
-    REPLAYED,
-    Call,
-    CallState,
-    Output,
-    Row,
-    RowNumbers,
-    Run,
-    Score,
-    Span,
-    Spent,
-    Status,
-    Verdict,
-)
+from llmops.records import NOTHING, Call, Output, Row, RowNumbers, Run, Score, Span, Spent, Status
 from llmops.stores import open_database
 from llmops.stores.base import Area
+from llmops.stores.cells import READ_BATCH, Cell, Known, read_cells, read_scores, read_spans, same_cell
+from llmops.stores.deliveries import Deliveries
+from llmops.stores.ledger import Ledger, Taken, spent_for
 from llmops.stores.numbers import read_numbers
 from llmops.stores.rows import (
-    ANSWERED_AT,
     Rows,
     account_of,
-    account_row,
     call_of,
     call_row,
     escape,
@@ -65,33 +36,16 @@ from llmops.stores.rows import (
     owned,
     run_of,
     run_texts,
-    score_of,
     score_row,
-    span_of,
     span_rows,
     time_text,
     to_json,
-    unescape,
-    verdict_of,
 )
+from llmops.stores.schema import bring_up_to_date
+from llmops.stores.shares import share_limits
 from llmops.stores.statements import Inserts, insert_for
-from llmops.stores.tables import (
-    ACCOUNTS,
-    CALLS,
-    CASES,
-    CELLS,
-    DELIVERIES,
-    LOOKS,
-    METADATA,
-    OUTPUTS,
-    REVISIONS,
-    RUNS,
-    SCORES,
-    SHARES,
-    SPANS,
-    STAMP,
-    VERDICTS,
-)
+from llmops.stores.tables import ACCOUNTS, CALLS, CELLS, OUTPUTS, RUNS, SCORES
+from llmops.stores.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -99,25 +53,11 @@ if TYPE_CHECKING:
 
     from llmops.stores.base import Database
 
-READ_BATCH = 500  # cells read in one short transaction: memory stays flat, and no reader holds up the writer
+__all__ = ["Batch", "Cell", "Journal", "Taken", "open_journal"]
+
 WRITE_BATCH = 2_000
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One variant on one case, once. `cell_id` hashes all that determines its output; runs share outputs.
-
-    position: place in the run's order, from 0. case_key: hash of the case's content, gold answer included.
-    """
-
-    position: int
-    variant: str
-    repeat: int
-    case_id: str
-    case_key: str
-    cell_id: str
 
 
 @dataclass(slots=True)
@@ -133,32 +73,6 @@ class Batch:
     scores: list[tuple[str, str, Score]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of the intents of one transaction; those neither answered nor elsewhere now stand as sent, by us.
-
-    answered: by id, those that have their answer. elsewhere: ids of those that another runner has in flight.
-    doubtful: by id, those of which nobody learnt what became of a request before, as they stood.
-    """
-
-    answered: Mapping[str, Call]
-    elsewhere: Collection[str]
-    doubtful: Mapping[str, Call] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How far a run has been delivered to a target. error: of the last attempt, None when it went well."""
-
-    run_id: str
-    target: str
-    delivered_revision: int
-    attempts: int
-    error: str | None
-    mlflow_ids: Mapping[str, Any]
-    updated_at: datetime
-
-
 def open_journal(
     url: str, *, root: Path, create: bool = True, environment: Mapping[str, str] | None = None
 ) -> Journal:
@@ -172,59 +86,31 @@ def open_journal(
     """
     database = open_database(url, root=root, environment=environment)
     try:
-        found = _known_revision(database)
-        if found is None and not create:
-            raise StoreError(f"{database.name}: there is no store here yet; `llmops run` makes one")
-        database.prepare()
-        journal = Journal(database)
-        if found != REVISIONS[-1]:
-            with database.making():
-                found = _known_revision(database)  # another process may have been quicker
-                journal.create() if found is None else journal.migrate()
+        bring_up_to_date(database, create=create)
+        return Journal(database)
     except BaseException:
         database.close()
         raise
-    return journal
-
-
-def _known_revision(database: Database) -> str | None:
-    found = database.found_revision()
-    if found is not None and found not in REVISIONS:
-        raise StoreError(
-            f"{database.name}: its schema {found!r} is newer than {REVISIONS[-1]!r}, the newest this llmops knows; "
-            "update llmops, nothing was changed"
-        )
-    return found
 
 
 class Journal:
-    """A store of runs. Made by `open_journal`; may be used from several threads, written from one."""
+    """A store of runs. Made by `open_journal`; may be used from several threads, written from one.
+
+    verdicts: what was judged of its runs. deliveries: what of them has been told elsewhere.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._dialect = database.engine.dialect
         self._inserts = Inserts(self._dialect)
+        self._ledger = Ledger(database, self._inserts)
         self._owner: str | None = None
+        self.verdicts = Verdicts(database)
+        self.deliveries = Deliveries(database)
 
     def close(self) -> None:
         """Close all connections; the next use would open new ones."""
         self._database.close()
-
-    def create(self) -> None:
-        """Make a new store at the newest version, as the migrations would; without them it is there at once."""
-
-        def make(connection: Connection) -> None:
-            METADATA.create_all(connection)
-            STAMP.create(connection, checkfirst=True)
-            connection.execute(insert(STAMP).values(version_num=REVISIONS[-1]))
-
-        self._database.write(make, Area.RUNS)
-
-    def migrate(self) -> None:
-        """Bring the schema to the newest version, by alembic."""
-        from llmops.stores.migrations import upgrade
-
-        self._database.write(upgrade, Area.RUNS)
 
     @contextmanager
     def hold(self, owner: str) -> Iterator[None]:
@@ -238,10 +124,7 @@ class Journal:
             self._owner = owner
             try:
                 self._bring_in()
-                if self._number(select(func.count()).where(_in_flight(), CALLS.c.owner == owner)):
-                    self._database.write(
-                        lambda connection: self._give_up(connection, CALLS.c.owner == owner), Area.RESULTS
-                    )
+                self._ledger.give_up_of(owner)
                 yield
             finally:
                 self._owner = None
@@ -253,7 +136,7 @@ class Journal:
             for self._owner, some in groupby(calls, key=lambda call: call.owner):
                 rows = Rows(is_doubtful=True)  # whoever set them aside may have got them in after all
                 for call in some:
-                    rows.add_call(call_row(call), _spent_for(call))
+                    rows.add_call(call_row(call), spent_for(call))
                 self.commit(rows)
         finally:
             self._owner = holder
@@ -267,6 +150,13 @@ class Journal:
     def release_reserve(self) -> None:
         """Give back the disk space that `hold` keeps, so that answers in flight can still be written."""
         self._database.release_reserve()
+
+    def delivering(self) -> AbstractContextManager[None]:
+        """Be the only process that delivers from this store, on whatever machine.
+
+        Raises StoreHeldError naming host and pid when another does.
+        """
+        return self._database.delivering()
 
     # --- runs ---------------------------------------------------------------------------------------------
 
@@ -362,6 +252,10 @@ class Journal:
     def _number(self, query: Select[Any]) -> int:
         return self._database.read(lambda connection: int(connection.scalar(query) or 0))
 
+    def revision(self, run_id: str) -> int:
+        """Return how often the record of a run was saved."""
+        return self._number(select(RUNS.c.revision).where(RUNS.c.id == run_id))
+
     def latest_fresh(self, experiment: str) -> int:
         """Return the highest `fresh` among the runs of an experiment, 0 when there are none."""
         query = select(func.coalesce(func.max(RUNS.c.fresh), 0)).where(
@@ -413,7 +307,7 @@ class Journal:
     ) -> int:
         """Return how many cells `pending` would yield."""
         wanted = _filter(run_id, variants, cases, limit)
-        query = select(func.count()).select_from(CELLS.outerjoin(OUTPUTS, _same_cell()))
+        query = select(func.count()).select_from(CELLS.outerjoin(OUTPUTS, same_cell()))
         return self._number(query.where(*wanted, _needs_work(evaluator_identities)))
 
     def n_cells(
@@ -438,7 +332,7 @@ class Journal:
         order = {version.identity: place for place, version in enumerate(self._run(run_id).evaluators)}
         for batch in self._cell_batches(_filter(run_id, None if variant is None else [variant], None, None)):
             ids = [cell.cell_id for cell, _, _ in batch]
-            scores = self._scores(ids, order)
+            scores = read_scores(self._rows, ids, order)
             spans = self._spans(ids if with_spans else [])
             for cell, case_, output in batch:
                 yield Row(
@@ -454,56 +348,24 @@ class Journal:
         identities = [version.identity for version in self._run(run_id).evaluators]
         return read_numbers(self._rows, run_id, escape(variant), identities, READ_BATCH)
 
+    def oldest_output(self, run_id: str, variant: str) -> datetime | None:
+        """Return when the first of a variant's outputs came to be, None when it has none."""
+        wanted = CELLS.c.run_id == run_id, CELLS.c.variant == escape(variant)
+        query = select(func.min(OUTPUTS.c.created_at)).join(CELLS, CELLS.c.cell_id == OUTPUTS.c.cell_id)
+        (found,) = self._rows(query.where(*wanted))[0]
+        return None if found is None else datetime.fromisoformat(found)
+
     def _run(self, run_id: str) -> Run:
         run = self.find_run(run_id)
         if run is None:
             raise StoreError(f"{self._database.name}: there is no run {run_id!r}")
         return run
 
-    def _cell_batches(
-        self, wanted: Sequence[ColumnElement[bool]]
-    ) -> Iterator[list[tuple[Cell, Case, tuple[Any, ...]]]]:
-        """Yield cells in order of position with their cases and the rows of their outputs, a batch at a time.
-
-        Each batch is a transaction of its own: one over the whole run would keep SQLite from reusing its
-        write-ahead log for as long as the run lasts.
-        """
-        columns = [column for column in CELLS.c if column is not CELLS.c.run_id]
-        query = (
-            select(*columns, CASES.c.content, *OUTPUTS.c)
-            .select_from(CELLS.join(CASES).outerjoin(OUTPUTS, _same_cell()))
-            .where(*wanted)
-            .order_by(CELLS.c.position)
-            .limit(READ_BATCH)
-        )
-        last = -1
-        while True:
-            found = self._rows(query.where(CELLS.c.position > last))
-            if not found:
-                return
-            last = found[-1][0]
-            cases: dict[str, Case] = {}
-            yield [(_cell_of(row), _case_of(row[4], row[6], cases), row[7:]) for row in found]
+    def _cell_batches(self, wanted: Sequence[ColumnElement[bool]]) -> Iterator[list[Known]]:
+        return read_cells(self._rows, wanted)
 
     def _spans(self, cell_ids: Sequence[str]) -> Mapping[str, list[Span]]:
-        found: dict[str, list[Span]] = defaultdict(list)
-        query = select(SPANS).order_by(SPANS.c.cell_id, SPANS.c.index)
-        if cell_ids:
-            for row in self._rows(query.where(SPANS.c.cell_id.in_(cell_ids))):
-                found[row[0]].append(span_of(row))
-        return found
-
-    def _scores(
-        self, cell_ids: Sequence[str], order: Mapping[str, int]
-    ) -> Mapping[tuple[str, str], list[Score]]:
-        found: dict[tuple[str, str], list[Score]] = defaultdict(list)
-        query = select(SCORES).where(SCORES.c.cell_id.in_(cell_ids), SCORES.c.evaluator_identity.in_(order))
-        if cell_ids and order:
-            for row in self._rows(query):
-                found[row[0], row[2]].append(score_of(row))
-        for scores in found.values():
-            scores.sort(key=lambda score: order[score.evaluator_identity])
-        return found
+        return read_spans(self._rows, cell_ids)
 
     # --- calls and what came of them ----------------------------------------------------------------------
 
@@ -558,61 +420,13 @@ class Journal:
         return taken
 
     def _add_up(self, connection: Connection, rows: Rows) -> None:
-        """Put to our account what calls came to, before their ends are there: an end said twice counts once."""
-        spent = {call_id: each for call_id, each in rows.spent.items() if each != NOTHING}
-        if self._owner is None or not spent:
-            return
-        for some in _batches(list(spent) if rows.is_doubtful else (), READ_BATCH):
-            query = select(CALLS.c.id, CALLS.c.answered_at).where(CALLS.c.id.in_(some))
-            for call_id, answered_at in connection.execute(query).all():
-                if answered_at == rows.calls[call_id][ANSWERED_AT]:
-                    del spent[call_id]
-        if spent:
-            total = reduce(Spent.plus, spent.values())
-            self._inserts.accounts.run(connection, [account_row(self._owner, total)])
+        if self._owner is not None:
+            self._ledger.add_up(connection, rows, self._owner)
 
-    def _give_up(self, connection: Connection, which: ColumnElement[bool]) -> None:
-        """Note of calls that stand as sent, by whoever is gone, that nobody will learn what became of them."""
-        query = select(CALLS.c.id, CALLS.c.owner, CALLS.c.upper_usd).where(_in_flight(), which)
-        left: dict[str, Spent] = defaultdict(Spent)
-        ids: list[str] = []
-        for call_id, owner, upper_usd in connection.execute(query).all():
-            lost = Spent(
-                n_unknown=1, n_adrift=1, n_unbounded=int(upper_usd is None), hidden_usd=upper_usd or 0.0
-            )
-            left[owner] = left[owner].plus(lost)
-            ids.append(call_id)
-        for some in _batches(ids, READ_BATCH):
-            changes = {"state": str(CallState.UNKNOWN), "n_unknown": CALLS.c.n_unknown + 1}
-            connection.execute(update(CALLS).where(CALLS.c.id.in_(some)).values(changes))
-        self._inserts.accounts.run(connection, [account_row(owner, left[owner]) for owner in sorted(left)])
+    def _look_up(self, connection: Connection, call_ids: Collection[str]) -> Taken:
+        return self._ledger.look_up(connection, call_ids, self._owner)
 
-    def _look_up(self, connection: Connection, call_ids: Iterable[str]) -> Taken:
-        answered: dict[str, Call] = {}
-        doubtful: dict[str, Call] = {}
-        owners: dict[str, str] = {}
-        for some in _batches(call_ids, READ_BATCH):
-            for row in connection.execute(_KNOWN, {"ids": some, "owner": self._owner}):
-                call = call_of(tuple(row))
-                if call.state is CallState.ANSWERED:
-                    answered[call.id] = call
-                    continue
-                if call.state is CallState.SENT:
-                    owners[call.id] = row.owner
-                owner = row.owner if row.owner == self._owner else None
-                doubtful[call.id] = call.model_copy(update={"owner": owner})
-        elsewhere = self._in_flight_elsewhere(connection, owners)
-        return Taken(answered, elsewhere, {key: doubtful[key] for key in doubtful if key not in elsewhere})
-
-    def _in_flight_elsewhere(self, connection: Connection, owners: Mapping[str, str]) -> Collection[str]:
-        """Return the calls whose owners are at work, and give up those whose owners are gone."""
-        alive = self._database.alive(connection, set(owners.values())) if owners else ()
-        gone = [call_id for call_id, owner in owners.items() if owner not in alive]
-        for some in _batches(gone, READ_BATCH):
-            self._give_up(connection, CALLS.c.id.in_(some))
-        return owners.keys() - set(gone)
-
-    # --- limits -------------------------------------------------------------------------------------------
+    # --- beside other runners -----------------------------------------------------------------------------
 
     @property
     def is_shared(self) -> bool:
@@ -625,144 +439,7 @@ class Journal:
         learnt: by deployment, requests a second that it bears of all together, None where nobody knows. It takes
         the place of what we said before.
         """
-        owner = self._owner
-
-        def share(connection: Connection) -> dict[str, list[float | None]]:
-            found = connection.execute(select(SHARES).where(SHARES.c.owner != owner)).all()
-            others = {row.owner for row in found}
-            alive = self._database.alive(connection, others) if others else ()
-            connection.execute(delete(SHARES).where(SHARES.c.owner.not_in(alive)))
-            ours = [{"owner": owner, "deployment": key, "learnt_per_s": rate} for key, rate in learnt.items()]
-            if ours:
-                connection.execute(insert(SHARES), ours)
-            said = {key: [rate] for key, rate in learnt.items()}
-            for row in found:
-                if row.owner in alive and row.deployment in said:
-                    said[row.deployment].append(row.learnt_per_s)
-            return said
-
-        return {} if owner is None else self._database.write(share, Area.SHARES)
-
-    def oldest_output(self, run_id: str, variant: str) -> datetime | None:
-        """Return when the first of a variant's outputs came to be, None when it has none."""
-        wanted = CELLS.c.run_id == run_id, CELLS.c.variant == escape(variant)
-        query = select(func.min(OUTPUTS.c.created_at)).join(CELLS, CELLS.c.cell_id == OUTPUTS.c.cell_id)
-        (found,) = self._rows(query.where(*wanted))[0]
-        return None if found is None else datetime.fromisoformat(found)
-
-    # --- verdicts -----------------------------------------------------------------------------------------
-
-    def save_verdict(self, verdict: Verdict) -> None:
-        """Store a verdict for good: nothing changes or removes it; one that is there already is not added."""
-        at = time_text(verdict.created_at)
-        is_there = select(VERDICTS.c.id).where(VERDICTS.c.id == verdict.id, VERDICTS.c.created_at == at)
-        pairs = {
-            (each.candidate.identity, each.baseline.identity if each.baseline else "")
-            for each in verdict.candidates
-        }
-
-        def save(connection: Connection) -> None:
-            if connection.scalar(is_there) is not None:
-                return
-            sequence = (connection.scalar(select(func.max(VERDICTS.c.sequence))) or 0) + 1
-            experiment, record = escape(verdict.experiment), to_json(verdict)
-            connection.execute(insert(VERDICTS).values((sequence, verdict.id, at, experiment, record)))
-            for pair in sorted(pairs):
-                connection.execute(insert(LOOKS).values((sequence, *pair)))
-
-        self._database.write(save, Area.RUNS)
-
-    def verdicts(self, experiment: str) -> list[Verdict]:
-        """Return the verdicts on an experiment, the one saved last first."""
-        query = select(VERDICTS.c.record).where(VERDICTS.c.experiment == escape(experiment))
-        return [verdict_of(row.record) for row in self._rows(query.order_by(VERDICTS.c.sequence.desc()))]
-
-    def n_looks(self, candidate: str, baseline: str | None = None) -> int:
-        """Return how many verdicts looked at a candidate, beside a baseline or, with None, beside any.
-
-        candidate, baseline: identities of variants; a baseline of "" is none.
-        """
-        wanted = [LOOKS.c.candidate == candidate]
-        if baseline is not None:
-            wanted.append(LOOKS.c.baseline == baseline)
-        return self._number(select(func.count(LOOKS.c.sequence.distinct())).where(*wanted))
-
-    # --- the outbox ---------------------------------------------------------------------------------------
-
-    def delivering(self) -> AbstractContextManager[None]:
-        """Be the only process that delivers from this store, on whatever machine.
-
-        Raises StoreHeldError naming host and pid when another does.
-        """
-        return self._database.delivering()
-
-    def revision(self, run_id: str) -> int:
-        """Return how often the record of a run was saved."""
-        return self._number(select(RUNS.c.revision).where(RUNS.c.id == run_id))
-
-    def waiting(self, target: str) -> list[str]:
-        """Return the ids of runs saved since they were last delivered to a target, oldest first.
-
-        What recordings answered stays here: nothing was asked, and whoever looks there looks for what models do.
-        """
-        here = (DELIVERIES.c.run_id == RUNS.c.id) & (DELIVERIES.c.target == escape(target))
-        delivered = func.coalesce(DELIVERIES.c.delivered_revision, 0)
-        query = (
-            select(RUNS.c.id)
-            .outerjoin(DELIVERIES, here)
-            .where(RUNS.c.revision > delivered, RUNS.c.id.not_like(f"%{REPLAYED}%"))
-        )
-        return [row.id for row in self._rows(query.order_by(RUNS.c.sequence))]
-
-    def mark_delivered(self, run_id: str, target: str, revision: int, mlflow_ids: Mapping[str, Any]) -> None:
-        """Note that a run was delivered as it stood at `revision`, and what it is called there."""
-        before = DELIVERIES.c.delivered_revision
-        self._mark(
-            run_id,
-            target,
-            {"delivered_revision": revision, "mlflow_ids": to_json(mlflow_ids), "error": None},
-            {"delivered_revision": case((before > revision, before), else_=revision)},
-        )
-
-    def mark_failed(self, run_id: str, target: str, error: str) -> None:
-        """Note that a delivery failed, and why; what was delivered before stays so."""
-        before = {
-            "delivered_revision": DELIVERIES.c.delivered_revision,
-            "mlflow_ids": DELIVERIES.c.mlflow_ids,
-        }
-        self._mark(
-            run_id, target, {"delivered_revision": 0, "mlflow_ids": "{}", "error": escape(error)}, before
-        )
-
-    def _mark(self, run_id: str, target: str, values: Mapping[str, Any], if_known: Mapping[str, Any]) -> None:
-        insert = insert_for(self._dialect, DELIVERIES).values(
-            run_id=run_id,
-            target=escape(target),
-            attempts=1,
-            updated_at=time_text(datetime.now(UTC)),
-            **values,
-        )
-        changes = {"attempts": DELIVERIES.c.attempts + 1, "updated_at": insert.excluded.updated_at}
-        changes |= {name: insert.excluded[name] for name in values} | dict(if_known)
-        statement = insert.on_conflict_do_update(index_elements=["run_id", "target"], set_=changes)
-        self._database.write(lambda connection: connection.execute(statement), Area.RUNS)
-
-    def delivery(self, run_id: str, target: str) -> Delivery | None:
-        """Return how far a run has been delivered to a target, None when that was never tried."""
-        query = select(DELIVERIES).where(DELIVERIES.c.run_id == run_id, DELIVERIES.c.target == escape(target))
-        found = self._rows(query)
-        if not found:
-            return None
-        row = found[0]
-        return Delivery(
-            run_id=row.run_id,
-            target=unescape(row.target),
-            delivered_revision=row.delivered_revision,
-            attempts=row.attempts,
-            error=None if row.error is None else unescape(row.error),
-            mlflow_ids=json.loads(row.mlflow_ids),
-            updated_at=datetime.fromisoformat(row.updated_at),
-        )
+        return {} if self._owner is None else share_limits(self._database, self._owner, learnt)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -782,55 +459,12 @@ def _newest_runs(experiment: str | None, *columns: ColumnElement[str]) -> Select
     return found
 
 
-def _cell_of(row: Sequence[Any]) -> Cell:
-    return Cell(row[0], unescape(row[1]), row[2], unescape(row[3]), row[4], row[5])
-
-
-def _case_of(case_key: str, content: str, known: dict[str, Case]) -> Case:
-    """Return the case of a row, the same object for all cells of a batch that have it."""
-    if case_key not in known:
-        known[case_key] = Case(**json.loads(content))
-    return known[case_key]
-
-
-def _same_cell() -> ColumnElement[bool]:
-    return OUTPUTS.c.cell_id == CELLS.c.cell_id
-
-
 def _is_kept(output: Sequence[Any]) -> bool:
     """Say whether the row of an output is there and need not be made again."""
     return output[2] is not None and output[2] not in _AGAIN
 
 
-def _spent_for(call: Call) -> Spent:
-    """Return what an answered call came to, as far as it says itself."""
-    unpriced = call.cost_usd is None
-    usd = call.upper_usd or 0.0 if call.cost_usd is None else call.cost_usd
-    return Spent(
-        n_calls=call.attempts, n_retried=max(call.attempts - 1, 0), n_unpriced=int(unpriced), usd=usd
-    )
-
-
-def _in_flight() -> ColumnElement[bool]:
-    """The state in so many words, as the index of such calls has it."""
-    return CALLS.c.state == literal_column(f"'{CallState.SENT}'")
-
-
 _AGAIN = (str(Status.ERROR), str(Status.UNKNOWN))
-
-# Calls of these ids that are answered, in flight for somebody else, or in doubt. Made once: it runs with every commit.
-_KNOWN = select(CALLS).where(
-    CALLS.c.id.in_(bindparam("ids", expanding=True)),
-    or_(
-        CALLS.c.state == str(CallState.ANSWERED),
-        and_(
-            CALLS.c.state == str(CallState.SENT),
-            CALLS.c.owner.is_not(None),
-            CALLS.c.owner.is_distinct_from(bindparam("owner")),
-        ),
-        CALLS.c.n_unknown > 0,
-    ),
-)
 
 
 def _filter(

@@ -302,7 +302,7 @@ def test_delivered_versions_are_known_by_their_numbers_and_linked_row_by_row(edi
     with edited.journal() as journal:
         runs = [run.id for run in reversed(journal.runs("sort"))]
         target = next(iter(more.values()))
-        found = [journal.delivery(run_id, target) for run_id in runs]
+        found = [journal.deliveries.find(run_id, target) for run_id in runs]
     ids = [each.mlflow_ids["variants"]["plain"] for each in found if each is not None]
     assert f"selectedRunUuid={ids[1]}&compareToRunUuid={ids[0]}" in done.stderr
     done = llmops_inside("compare", "sort@3", "sort@2", "--in", "sort", cwd=edited.root, more=more)

@@ -169,7 +169,7 @@ def test_the_same_question_costs_nothing_and_is_counted(repository: Repository) 
     assert (first.looks.n_verdicts, second.looks.n_verdicts, second.looks.n_fresh) == (1, 2, 0)
     assert "every output is there" in done.stderr
     with repository.journal() as journal:
-        assert [verdict.id for verdict in journal.verdicts("sort")] == [second.id, first.id]
+        assert [verdict.id for verdict in journal.verdicts.of("sort")] == [second.id, first.id]
 
 
 def test_outputs_paid_for_anew_are_judged_at_half_the_level(repository: Repository) -> None:

@@ -61,7 +61,7 @@ def test_every_face_leads_to_both_sides_case_by_case_in_mlflow(tmp_path: Path, s
     assert "case by case in MLflow:" in again.stdout
     assert verdict.link in "".join(line.strip() for line in again.stdout.splitlines())
     with repository.journal() as journal:
-        (known, first) = journal.verdicts("sort")
+        (known, first) = journal.verdicts.of("sort")
     assert known.id == first.id == verdict.id, "where it is seen is no part of what it is"
 
 

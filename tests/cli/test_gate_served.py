@@ -105,7 +105,7 @@ def test_an_incomplete_run_has_no_verdict_and_goes_on_later_F85(
     assert (done.returncode, done.stdout) == (Exit.INCOMPLETE, "")
     assert "cells have no output" in done.stderr
     with repository.journal() as journal:
-        assert journal.verdicts("sort") == []
+        assert journal.verdicts.of("sort") == []
     n_before = len(server.received)
     done = repository.gate("sort", more=keys(server))
     assert done.returncode == Exit.DONE

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine, event
 
 from llmops.cli.exits import Exit
 from llmops.definitions.workspace import load_workspace
@@ -315,3 +318,39 @@ def test_a_sequential_gate_repeats_the_flaky_cases_of_each_look(tmp_path: Path) 
     assert gate.look is not None and len(scores) == gate.n < len(CASES)
     assert {len(found) for found in scores.values()} == {1, 4}
     assert verdict.n_calls == sum(map(len, scores.values()))
+
+
+# --- read once ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def counting_reads(*runs: Run) -> Iterator[Counter[str]]:
+    """Give how often the scores of each run are selected, by its id, in whatever journal this process opens."""
+    found: Counter[str] = Counter()
+    ids = {run.id for run in runs}
+
+    def count(connection: object, cursor: object, statement: str, parameters: object, *more: object) -> None:
+        if statement.startswith("SELECT") and "FROM cells JOIN scores" in statement:
+            assert isinstance(parameters, tuple)
+            found.update(ids.intersection(parameters))
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+
+
+@pytest.mark.parametrize("more", [(), ("--sequential",)])
+def test_a_gate_reads_each_stored_run_of_a_baseline_once(tmp_path: Path, more: tuple[str, ...]) -> None:
+    repository = Repository(tmp_path, **{"datasets/tickets.jsonl": jsonl(CASES)})
+    repository.edit("margin: 0.05", "margin: 0.10", EXPERIMENT)
+    repository.edit(*NEUTRAL)
+    with_repeats(repository)
+    collect(repository, 4)
+    with repository.journal() as journal:
+        _, *earlier = journal.runs("sort", with_comparisons=False)
+    with counting_reads(*earlier) as n_reads:
+        verdict, done = repository.verdict(*more)
+    assert "beside 4 runs of the baseline" in done.stderr and verdict.candidates[0].n_history == 4
+    assert n_reads == {run.id: 1 for run in earlier}

@@ -340,10 +340,10 @@ def test_hostile_names_are_only_names_s16(journal: Journal, name: str) -> None:
     assert journal.latest_run(name) is not None
     assert journal.n_cells("r1", variants=[name], cases=[name]) == 1
     journal.apply(Batch(outputs=[output_of(cell, name, returned_model=name)]))
-    journal.mark_failed("r1", name, name)
+    journal.deliveries.mark_failed("r1", name, name)
     (row,) = journal.rows("r1", variant=name)
     assert (row.variant, row.case.id, row.output) == (name, name, output_of(cell, name, returned_model=name))
-    delivery = journal.delivery("r1", name)
+    delivery = journal.deliveries.find("r1", name)
     assert delivery is not None and delivery.error == name
 
 
@@ -724,29 +724,29 @@ def test_a_batch_larger_than_a_statement_arrives_whole(journal: Journal) -> None
 def test_a_run_waits_for_each_target_until_its_newest_revision_is_delivered(journal: Journal) -> None:
     for name in ("old", "new"):
         journal.begin_run(run_of(name), [])
-    assert journal.waiting("mlflow") == []
+    assert journal.deliveries.waiting("mlflow") == []
     for name in ("new", "old", "old"):
         journal.save_run(run_of(name))
     assert [journal.revision(name) for name in ("old", "new", "none")] == [2, 1, 0]
-    assert journal.waiting("mlflow") == ["old", "new"]
-    journal.mark_delivered("old", "mlflow", 2, {"parent": "m-1", "children": {"a": "m-2"}})
-    assert journal.waiting("mlflow") == ["new"]
-    assert journal.waiting("elsewhere") == ["old", "new"]
+    assert journal.deliveries.waiting("mlflow") == ["old", "new"]
+    journal.deliveries.mark_delivered("old", "mlflow", 2, {"parent": "m-1", "children": {"a": "m-2"}})
+    assert journal.deliveries.waiting("mlflow") == ["new"]
+    assert journal.deliveries.waiting("elsewhere") == ["old", "new"]
     journal.save_run(run_of("old"))
-    assert journal.waiting("mlflow") == ["old", "new"]
+    assert journal.deliveries.waiting("mlflow") == ["old", "new"]
 
 
 def test_a_failed_delivery_keeps_what_was_delivered_before(journal: Journal) -> None:
     journal.begin_run(run_of(), [])
-    assert journal.delivery("r1", "mlflow") is None
-    journal.mark_failed("r1", "mlflow", "refused \ud800\0")
-    first = journal.delivery("r1", "mlflow")
+    assert journal.deliveries.find("r1", "mlflow") is None
+    journal.deliveries.mark_failed("r1", "mlflow", "refused \ud800\0")
+    first = journal.deliveries.find("r1", "mlflow")
     assert first is not None
     assert (first.delivered_revision, first.attempts, first.mlflow_ids) == (0, 1, {})
     assert first.error == "refused \ud800\0"
-    journal.mark_delivered("r1", "mlflow", 4, {"parent": "m-1"})
-    journal.mark_failed("r1", "mlflow", "stalled")
-    last = journal.delivery("r1", "mlflow")
+    journal.deliveries.mark_delivered("r1", "mlflow", 4, {"parent": "m-1"})
+    journal.deliveries.mark_failed("r1", "mlflow", "stalled")
+    last = journal.deliveries.find("r1", "mlflow")
     assert last is not None
     assert (last.delivered_revision, last.attempts, last.mlflow_ids) == (4, 3, {"parent": "m-1"})
     assert last.updated_at >= first.updated_at
@@ -767,8 +767,8 @@ def test_one_delivers_at_a_time_beside_whoever_runs(journal: Journal, place: Pla
 def test_a_late_word_of_an_older_delivery_does_not_set_it_back(journal: Journal) -> None:
     journal.begin_run(run_of(), [])
     for revision in (3, 2):
-        journal.mark_delivered("r1", "mlflow", revision, {})
-    delivery = journal.delivery("r1", "mlflow")
+        journal.deliveries.mark_delivered("r1", "mlflow", revision, {})
+    delivery = journal.deliveries.find("r1", "mlflow")
     assert delivery is not None
     assert delivery.delivered_revision == 3
     assert delivery.error is None

@@ -370,7 +370,7 @@ def test_killed_half_way_it_goes_on_and_leaves_nothing_twice(fresh: Mirror, stag
 
     with pytest.raises(Killed):
         fresh.sync(progress=kill)
-    assert fresh.journal.waiting(fresh.address) != []
+    assert fresh.journal.deliveries.waiting(fresh.address) != []
     (found,) = fresh.sync()
     assert found.error is None
     assert len(fresh.client.search_runs([found.ids["experiment_id"]])) == 3
@@ -421,7 +421,7 @@ def test_what_does_not_come_back_leaves_the_run_waiting(fresh: Mirror, lost: str
     (found,) = fresh.sync(progress=tamper)
     assert found.error is not None
     assert "gave back other" in found.error
-    assert fresh.journal.waiting(fresh.address) == [found.run_id]
+    assert fresh.journal.deliveries.waiting(fresh.address) == [found.run_id]
     statuses = {
         run.data.tags.get("llmops.variant"): run.info.status for run in fresh.client.search_runs(["1"])
     }

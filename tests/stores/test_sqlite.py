@@ -223,7 +223,7 @@ def test_a_store_locked_for_too_long_counts_as_held_f51(journal: Journal, tmp_pa
 
 def test_every_connection_writes_ahead_and_checks_references(journal: Journal, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="FOREIGN KEY"):
-        journal.mark_delivered("no such run", "mlflow", 1, {})
+        journal.deliveries.mark_delivered("no such run", "mlflow", 1, {})
     with closing(sqlite3.connect(store_of(tmp_path))) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 

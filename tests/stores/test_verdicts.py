@@ -72,53 +72,53 @@ def test_a_verdict_comes_back_as_it_was_the_one_saved_last_first(journal: Journa
     first, second = verdict(1), verdict(2, reason='a "hostile"\0 \ud800 reason')
     other = verdict(3, experiment="other/é")
     for each in (first, second, other):
-        journal.save_verdict(each)
-    assert journal.verdicts("triage") == [second, first]
-    assert journal.verdicts("other/é") == [other]
-    assert journal.verdicts("nothing") == []
+        journal.verdicts.save(each)
+    assert journal.verdicts.of("triage") == [second, first]
+    assert journal.verdicts.of("other/é") == [other]
+    assert journal.verdicts.of("nothing") == []
 
 
 def test_a_verdict_that_is_there_is_neither_changed_nor_added_again(journal: Journal) -> None:
-    journal.save_verdict(verdict())
-    journal.save_verdict(verdict(reason="another one", candidate="c"))
-    assert journal.verdicts("triage") == [verdict()]
-    assert (journal.n_looks(digest("a")), journal.n_looks(digest("c"))) == (1, 0)
+    journal.verdicts.save(verdict())
+    journal.verdicts.save(verdict(reason="another one", candidate="c"))
+    assert journal.verdicts.of("triage") == [verdict()]
+    assert (journal.verdicts.n_looks(digest("a")), journal.verdicts.n_looks(digest("c"))) == (1, 0)
 
 
 def test_looks_are_counted_by_candidate_and_by_what_it_is_compared_with(journal: Journal) -> None:
     for number, (candidate, baseline) in enumerate(
         [("a", "b"), ("a", "b"), ("a", "z"), ("a", None), ("c", "b")]
     ):
-        journal.save_verdict(verdict(number, candidate, baseline))
-    assert journal.n_looks(digest("a")) == 4
-    assert journal.n_looks(digest("a"), digest("b")) == 2
-    assert journal.n_looks(digest("a"), "") == 1
-    assert journal.n_looks(digest("c")) == 1
-    assert journal.n_looks(digest("b")) == 0
+        journal.verdicts.save(verdict(number, candidate, baseline))
+    assert journal.verdicts.n_looks(digest("a")) == 4
+    assert journal.verdicts.n_looks(digest("a"), digest("b")) == 2
+    assert journal.verdicts.n_looks(digest("a"), "") == 1
+    assert journal.verdicts.n_looks(digest("c")) == 1
+    assert journal.verdicts.n_looks(digest("b")) == 0
 
 
 def test_one_verdict_on_two_variants_that_are_the_same_is_one_look(journal: Journal) -> None:
     (one,) = verdict().candidates
     twin = one.model_copy(update={"candidate": one.candidate.model_copy(update={"variant": "twin"})})
     elsewhere = one.model_copy(update={"baseline": side("z")})
-    journal.save_verdict(verdict(candidates=(one, twin, elsewhere)))
-    assert journal.n_looks(digest("a")) == 1
-    assert journal.n_looks(digest("a"), digest("b")) == 1
+    journal.verdicts.save(verdict(candidates=(one, twin, elsewhere)))
+    assert journal.verdicts.n_looks(digest("a")) == 1
+    assert journal.verdicts.n_looks(digest("a"), digest("b")) == 1
 
 
 def test_the_same_finding_at_another_time_is_another_look(journal: Journal) -> None:
-    journal.save_verdict(verdict())
-    journal.save_verdict(verdict(created_at=NOW.replace(year=2027)))
-    assert journal.n_looks(digest("a")) == 2
+    journal.verdicts.save(verdict())
+    journal.verdicts.save(verdict(created_at=NOW.replace(year=2027)))
+    assert journal.verdicts.n_looks(digest("a")) == 2
 
 
 def test_verdicts_outlive_the_process(place: StorePlace) -> None:
     with place.another() as journal:
-        journal.save_verdict(verdict())
+        journal.verdicts.save(verdict())
     with place.another() as journal:
-        assert journal.verdicts("triage") == [verdict()]
-        journal.save_verdict(verdict(2))
-        assert len(journal.verdicts("triage")) == 2
+        assert journal.verdicts.of("triage") == [verdict()]
+        journal.verdicts.save(verdict(2))
+        assert len(journal.verdicts.of("triage")) == 2
 
 
 @given(
@@ -143,5 +143,5 @@ def test_a_store_from_before_there_were_verdicts_takes_them(place: StorePlace, r
     with writing(place) as connection:
         migrate_to(connection, revision)
     with place.another() as journal:
-        journal.save_verdict(verdict())
-        assert journal.verdicts("triage") == [verdict()]
+        journal.verdicts.save(verdict())
+        assert journal.verdicts.of("triage") == [verdict()]
