@@ -20,6 +20,7 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
+    bindparam,
     case,
     delete,
     func,
@@ -581,14 +582,12 @@ class Journal:
         self._inserts.accounts.run(connection, [account_row(owner, left[owner]) for owner in sorted(left)])
 
     def _look_up(self, connection: Connection, call_ids: Iterable[str]) -> Taken:
-        is_answered = CALLS.c.state == str(CallState.ANSWERED)
-        is_anothers = and_(CALLS.c.state == str(CallState.SENT), CALLS.c.owner != self._owner)
         answered: dict[str, Call] = {}
         doubtful: dict[str, Call] = {}
         owners: dict[str, str] = {}
         for some in _batches(call_ids, READ_BATCH):
-            known = or_(is_answered, is_anothers, CALLS.c.n_unknown > 0)
-            for row in connection.execute(select(CALLS).where(CALLS.c.id.in_(some), known)):
+            asked = {"ids": _filled_up(some), "owner": self._owner or ""}
+            for row in connection.execute(_KNOWN_CALLS, asked):
                 call = call_of(tuple(row))
                 if call.state is CallState.ANSWERED:
                     answered[call.id] = call
@@ -767,6 +766,11 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+def _filled_up(ids: list[str]) -> list[str]:
+    """Return ids, the last of them repeated up to a power of two: of few statements each connection keeps few."""
+    return ids + ids[-1:] * ((1 << (len(ids) - 1).bit_length()) - len(ids))
+
+
 def _in_order(rows: Mapping[Any, T]) -> list[T]:
     """Return rows by key: two transactions that write the same ones then wait for each other, not in a ring."""
     return [rows[key] for key in sorted(rows)]
@@ -811,6 +815,17 @@ def _in_flight() -> ColumnElement[bool]:
     """The state in so many words, as the index of such calls has it."""
     return CALLS.c.state == literal_column(f"'{CallState.SENT}'")
 
+
+# Made once: an `in_` for each transaction leaves a cycle behind, with all its ids, until Python looks for cycles.
+_KNOWN_CALLS = select(CALLS).where(
+    CALLS.c.id.in_(bindparam("ids", expanding=True)),
+    or_(
+        CALLS.c.state == str(CallState.ANSWERED),
+        and_(CALLS.c.state == str(CallState.SENT), CALLS.c.owner != bindparam("owner")),
+        CALLS.c.n_unknown > 0,
+    ),
+)
+"""What is known of calls that are about to be sent; the owner is who asks, and nobody has the empty name."""
 
 _AGAIN = (str(Status.ERROR), str(Status.UNKNOWN))
 
