@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
 from typing import TypedDict
 
 from llmops.definitions.base import identity_of, short
@@ -54,7 +53,7 @@ class Plan:
         """The identities of the evaluators, in the order of the experiment."""
         return [evaluator.identity for evaluator in self.evaluators]
 
-    @cached_property
+    @property
     def order(self) -> Sequence[int]:
         """Places of the cases in the seeded order in which they are carried out."""
         order = array("I", range(len(self.cases)))
@@ -65,8 +64,9 @@ class Plan:
         """Yield every cell, interleaved case by case across variants, so that a drifting model hurts all alike."""
         position = 0
         answered_by = [] if self.run.replayed is None else [self.run.replayed]
+        order = self.order
         for repeat in range(self.run.repeats):
-            for place in self.order:
+            for place in order:
                 case = self.cases[place]
                 input_key, case_key = case.input_key(), case.key()
                 for variant in self.run.variants:

@@ -247,9 +247,9 @@ class _Split:
 
 
 class _Ids:
-    """Finds ids that are the same, or differ only in what eyes and file systems do not see: 12 bytes a case."""
+    """Finds ids that are the same, or differ only in what eyes and file systems do not see: 20 bytes a case."""
 
-    _AT_ONCE = 1 << 16
+    _AT_ONCE = 1 << 12
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -273,13 +273,14 @@ class _Ids:
 
     def _suspects(self) -> set[int]:
         """Return the hashes that stand twice, looking at a share of all at a time to keep memory flat."""
-        n_shares = 1 + len(self._hashes) // self._AT_ONCE
+        shares = [array("q") for _ in range(1 + len(self._hashes) // self._AT_ONCE)]
+        for hashed in self._hashes:
+            shares[hashed % len(shares)].append(hashed)
         found: set[int] = set()
-        for share in range(n_shares):
+        for share in shares:
             seen: set[int] = set()
-            for hashed in self._hashes:
-                if hashed % n_shares == share:
-                    (found if hashed in seen else seen).add(hashed)
+            for hashed in share:
+                (found if hashed in seen else seen).add(hashed)
         return found
 
     def _finding(self, place: int, case_id: str, earlier: int, earlier_id: str) -> Finding:

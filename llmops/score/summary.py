@@ -115,17 +115,27 @@ class CaseIds:
     def _bytes(self, row: int) -> bytes:
         return bytes(self._text[self._ends[row] : self._ends[row + 1]])
 
-    def grouped(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return for each case, in the order of the ids, its first row; and for each row the place of its case."""
+    def grouped(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp] | None]:
+        """Return for each case, in the order of the ids, its first row; and for each row the place of its case.
+
+        Without places where each case has one row.
+        """
         import numpy as np
 
-        keys = [min(end - start, _LONGEST_KEY) for start, end in pairwise(self._ends)]
-        table = np.zeros((len(self), max(keys, default=1)), dtype=np.uint8)
-        for row, size in enumerate(keys):
-            table[row, :size] = np.frombuffer(_key(self._bytes(row)), dtype=np.uint8)
-        packed = table.view(f"S{table.shape[1]}").ravel()
-        _, first, places = np.unique(packed, return_index=True, return_inverse=True)
-        return first.astype(np.int64), places.astype(np.int64)
+        n = len(self)
+        longest = max((end - start for start, end in pairwise(self._ends)), default=1)
+        keys = np.fromiter(
+            (_key(self._bytes(row)) for row in range(n)), f"S{min(longest, _LONGEST_KEY)}", count=n
+        )
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        is_first = np.ones(n, dtype=np.bool_)
+        is_first[1:] = keys[1:] != keys[:-1]
+        if is_first.all():
+            return order, None
+        places = np.empty(n, dtype=np.intp)
+        places[order] = np.cumsum(is_first) - 1
+        return order[is_first], places
 
 
 def _key(case_id: bytes) -> bytes:
@@ -138,16 +148,17 @@ def _key(case_id: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """The rows of a sheet by case, cases in the order of their ids. places: of each row, that of its case.
+    """The rows of a sheet by case, cases in the order of their ids.
 
-    first: of each case, its first row. tried: whether it has an output at all; only then can something of it be
-    missing. clusters: its cluster as a number, those of one case first, by its id, then the named ones.
+    places: of each row, that of its case; None where each case has one row. first: of each case, its first row.
+    tried: whether it has an output at all; only then can something of it be missing. clusters: its cluster as a
+    number, those of one case first, by its id, then the named ones; None where each case is its own.
     """
 
-    first: npt.NDArray[np.int64]
-    places: npt.NDArray[np.int64]
+    first: npt.NDArray[np.intp]
+    places: npt.NDArray[np.intp] | None
     tried: npt.NDArray[np.bool_]
-    clusters: npt.NDArray[np.int64]
+    clusters: npt.NDArray[np.int64] | None
 
     def means(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the mean of each case over its rows, NaN where all of them are."""
@@ -155,7 +166,7 @@ class Grouped:
 
         from llmops.stats.arrays import case_means
 
-        if len(self.first) == len(values):
+        if self.places is None:
             return values[self.first]
         known = ~np.isnan(values)
         return case_means(self.places[known], values[known], len(self.first))
@@ -189,27 +200,38 @@ class Column:
         """Return the values of the first n rows, NaN where there is none."""
         import numpy as np
 
-        found = np.full(n, np.nan)
         if self._wide is not None:
+            found = np.full(n, np.nan)
             found[: len(self._wide)] = self._wide
-        else:
-            known = list(self._known)[:_NO_CODE]
-            table = np.full(_NO_CODE + 1, np.nan)
-            table[: len(known)] = known
-            found[: len(self._codes)] = table[np.frombuffer(self._codes, dtype=np.uint8)]
-        return found
+            return found
+        known = list(self._known)[:_NO_CODE]
+        table = np.full(_NO_CODE + 1, np.nan)
+        table[: len(known)] = known
+        codes = np.full(n, _NO_CODE, dtype=np.uint8)
+        codes[: len(self._codes)] = self._codes
+        return table[codes]
 
 
 class Labels:
-    """A few names for many rows, as numbers; 0 is none."""
+    """A few names for many rows, as numbers; 0 is none, and where no row has one nothing is kept."""
 
     def __init__(self) -> None:
-        self.numbers = array("I")
+        self._numbers = array("I")
         self._known: dict[str, int] = {}
 
-    def append(self, name: str | None) -> None:
-        """Take in the name of the next row."""
-        self.numbers.append(0 if name is None else self._known.setdefault(name, len(self._known) + 1))
+    def put(self, place: int, name: str | None) -> None:
+        """Set the name of a row; rows come in order."""
+        if name is not None:
+            self._numbers.extend(repeat(0, place - len(self._numbers)))
+            self._numbers.append(self._known.setdefault(name, len(self._known) + 1))
+
+    def numbers(self, n: int) -> npt.NDArray[np.uint32]:
+        """Return the number of the name of each of the first n rows."""
+        import numpy as np
+
+        found = np.zeros(n, dtype=np.uint32)
+        found[: len(self._numbers)] = self._numbers
+        return found
 
     def number(self, name: str) -> int:
         """Return the number of a name that some row has."""
@@ -244,8 +266,8 @@ class Sheet:
         """Take in one row; what is absent counts nowhere."""
         place = len(self.ids)
         self.ids.append(row.case.id)
-        self.slices.append(row.case.slice)
-        self.clusters.append(row.case.cluster)
+        self.slices.put(place, row.case.slice)
+        self.clusters.put(place, row.case.cluster)
         self.tried.append(row.output is not None)
         if row.output is None:
             return
@@ -300,11 +322,11 @@ class Sheet:
         cases = self._grouped
         chosen = cases.tried
         if slice_name is not None:
-            numbers = np.frombuffer(self.slices.numbers, dtype=np.uint32)[cases.first]
+            numbers = self.slices.numbers(len(self.ids))[cases.first]
             chosen = chosen & (numbers == self.slices.number(slice_name))
         means = cases.means(self.column(name))
         known = chosen & ~np.isnan(means)
-        clusters = cases.clusters[known] if self.clusters.names else None
+        clusters = None if cases.clusters is None else cases.clusters[known]
         return Values(means[known], clusters, int(chosen.sum() - known.sum()))
 
     @cached_property
@@ -312,19 +334,27 @@ class Sheet:
         import numpy as np
 
         first, places = self.ids.grouped()
-        tried = np.bincount(places, weights=np.frombuffer(self.tried, dtype=np.uint8), minlength=len(first))
-        named = np.array(self.clusters.numbers, dtype=np.int64)[first]
+        is_tried = np.frombuffer(self.tried, dtype=np.bool_)
+        tried = is_tried[first]
+        if places is not None:
+            tried[places[is_tried]] = True
+        return Grouped(first, places, tried, self._cluster_numbers(first) if self.clusters.names else None)
+
+    def _cluster_numbers(self, first: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        import numpy as np
+
+        named = self.clusters.numbers(len(self.ids))[first]
         alone = named == 0
         ranks = np.zeros(len(self.clusters.names) + 1, dtype=np.int64)
         for rank, name in enumerate(self.clusters.names, int(alone.sum())):
             ranks[self.clusters.number(name)] = rank
-        clusters = np.where(alone, np.cumsum(alone) - 1, ranks[named])
-        return Grouped(first, places, tried > 0, clusters)
+        return np.where(alone, np.cumsum(alone) - 1, ranks[named])
 
     def labels(self, rows: Iterable[int]) -> list[str]:
         """Return the cluster of each of some rows in words; a case without one is its own."""
         names = {self.clusters.number(name): f"cluster:{name}" for name in self.clusters.names}
-        return [names.get(self.clusters.numbers[row]) or f"case:{self.ids[row]}" for row in rows]
+        numbers = self.clusters.numbers(len(self.ids))
+        return [names.get(int(numbers[row])) or f"case:{self.ids[row]}" for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

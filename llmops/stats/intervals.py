@@ -106,9 +106,10 @@ def in_range(values: npt.ArrayLike, low: float, high: float, name: str = "values
         raise ValueError(f"a range needs finite ends with low < high, not [{low}, {high}]")
     vector = finite_vector(values, name)
     dust = DUST * (high - low)
-    if vector.min() < low - dust or vector.max() > high + dust:
-        raise ValueError(f"{name} run from {vector.min()} to {vector.max()}, outside [{low}, {high}]")
-    return np.clip(vector, low, high)
+    least, most = vector.min(), vector.max()
+    if least < low - dust or most > high + dust:
+        raise ValueError(f"{name} run from {least} to {most}, outside [{low}, {high}]")
+    return vector if low <= least and most <= high else np.clip(vector, low, high)
 
 
 def _is_clustered(clusters: Clusters | None, n: int) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import random
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 import sacrebleu
 from hypothesis import given
@@ -19,8 +20,18 @@ from llmops.definitions.dataset import Case
 from llmops.definitions.experiment import EvaluatorUse
 from llmops.evaluators import open_evaluator
 from llmops.evaluators.bound import BoundEvaluator
-from llmops.records import Figure, Output, Row, Score, Status
-from llmops.score.summary import LEVEL, Column, Figures, Ledger, summarise_variant
+from llmops.records import (
+    CaseNumbers,
+    Figure,
+    Output,
+    OutputNumbers,
+    Row,
+    RowNumbers,
+    Score,
+    ScoreNumbers,
+    Status,
+)
+from llmops.score.summary import LEVEL, CaseIds, Column, Figures, Labels, Ledger, summarise_variant
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -228,6 +239,61 @@ def test_ten_thousand_rows_of_sums_take_less_than_five_megabytes() -> None:
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert taken < 5_000_000
+
+
+def test_a_row_more_takes_less_than_eighty_bytes_while_a_variant_is_summed_up() -> None:
+    """The id, three scores, a time and a count of tokens, with all that is worked out on the way."""
+    peak_of(1_000)  # what is imported on the way
+    assert (peak_of(30_000) - peak_of(10_000)) / 20_000 < 80
+
+
+def peak_of(n: int) -> int:
+    def rows() -> Iterator[RowNumbers]:
+        for number in range(n):
+            scores = [
+                ScoreNumbers(name, float(number % 3 > place), None, None, {}, ())
+                for place, name in enumerate(("exact_match", "contains", "regex"))
+            ]
+            output = OutputNumbers("ok", None, number / 7, None, 10 + number % 40, 1, 0.0, None, False)
+            yield RowNumbers(CaseNumbers(f"c-{number}", None, None, ""), output, scores)
+
+    judges = [EXACT, evaluator("contains"), evaluator("regex", pattern="yes|no")]
+    tracemalloc.start()
+    try:
+        summarise_variant(rows(), judges, seed=1)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+IDS = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=4) | st.sampled_from(
+    ["x" * 64, "x" * 65, "x" * 64 + "y", "\ud800", "é" * 40]
+)
+
+
+@given(st.lists(IDS, max_size=30))
+def test_rows_are_grouped_by_their_ids_in_the_order_of_the_ids(names: list[str]) -> None:
+    ids = CaseIds()
+    for name in names:
+        ids.append(name)
+    first, places = ids.grouped()
+    cases = [names[row] for row in first]
+    assert [names.index(name) for name in cases] == first.tolist()
+    assert (places is None) == (len(set(names)) == len(names))
+    assert [cases[place] for place in (np.argsort(first) if places is None else places)] == names
+    keys = [name.encode("utf-8", "surrogatepass") for name in cases]
+    whole = [key for key in keys if len(key) <= 64]  # of longer ones the end is hashed
+    assert whole == sorted(whole)
+
+
+@given(st.lists(st.none() | st.sampled_from("abc"), max_size=40))
+def test_labels_give_back_the_names_that_were_put_into_them(names: list[str | None]) -> None:
+    labels = Labels()
+    for place, name in enumerate(names):
+        labels.put(place, name)
+    known = {labels.number(name): name for name in labels.names}
+    assert [known.get(int(number)) for number in labels.numbers(len(names))] == names
+    assert labels.names == sorted({name for name in names if name is not None})
 
 
 def test_figures_over_all_cases_say_when_they_count_repeats() -> None:

@@ -39,6 +39,14 @@ def test_binary_interval_is_clopper_pearson(passed: int, n: int, level: float) -
 
 
 @LAW
+@given(SCORES, st.floats(-0.5, 0))
+def test_an_interval_leaves_the_values_as_they_were(values: list[float], low: float) -> None:
+    given_ = np.array(values)
+    mean_interval(given_, low=low, high=1, level=0.9)
+    assert given_.tolist() == values
+
+
+@LAW
 @given(SCORES, st.sampled_from([0.5, 0.9, 0.99]))
 def test_interval_holds_the_mean_and_stays_in_range(values: list[float], level: float) -> None:
     low, high = mean_interval(values, low=0, high=1, level=level)

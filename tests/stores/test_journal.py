@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -408,6 +409,32 @@ def test_many_runs_are_listed_without_their_comparisons_and_one_is_given_whole(j
     assert journal.runs("triage", with_comparisons=False) == [run_of("plain"), run_of("whole")]
     assert any("runs.record" in text for text in statements)
     assert not any("comparisons" in text for text in statements)
+
+
+def test_transactions_of_any_size_leave_no_cycles_and_few_statements_behind(journal: Journal) -> None:
+    statements: set[str] = set()
+    event.listen(
+        journal._database.engine, "before_cursor_execute", lambda *told: statements.add(str(told[2]))
+    )
+    with journal.hold("r1"):
+        journal.apply(Batch(intents=[call_of("first")]))  # what is compiled and kept for good
+        gc.collect()
+        gc.disable()
+        try:
+            for n in range(1, 65):
+                journal.apply(Batch(intents=[call_of(f"{n}-{place}") for place in range(n)]))
+            assert gc.collect() < 64
+        finally:
+            gc.enable()
+    assert sum("SELECT" in text and "FROM calls" in text and " IN (" in text for text in statements) == 7
+
+
+def test_what_is_known_is_told_of_each_of_any_number_of_calls(journal: Journal) -> None:
+    calls = [answered(call_of(f"c{place}")) for place in range(70)]
+    for n in (1, 2, 3, 5, 64, 65, 70):
+        journal.apply(Batch(calls=calls[:n]))
+        known = journal.apply(Batch(intents=[call_of(f"c{place}") for place in range(n)]))
+        assert sorted(known) == sorted(call.id for call in calls[:n])
 
 
 def test_calls_are_those_of_whoever_held_the_store_when_they_were_asked_for(journal: Journal) -> None:
