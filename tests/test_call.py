@@ -276,6 +276,39 @@ def test_a_call_cancelled_in_flight_is_noted_as_unknown_F24(journal: Journal) ->
     assert (call.state, call.attempts) == (CallState.UNKNOWN, 1)
 
 
+def test_whoever_waits_for_a_place_sends_before_the_answer_that_freed_it_goes_on(journal: Journal) -> None:
+    async def go(server: ModelServer) -> list[int]:
+        async with calling(server, journal, limits=Limits(concurrency=1)) as caller:
+            n_sent: list[int] = []
+
+            async def one(text: str) -> None:
+                await caller.ask("m", saying(text))
+                n_sent.append(caller.budget.n_calls)
+
+            await one("first")
+            await asyncio.gather(one("a"), one("b"))
+            return n_sent
+
+    with running_model_server() as server:
+        assert asyncio.run(go(server)) == [1, 3, 3]
+
+
+def test_a_call_cancelled_while_it_lets_others_send_has_its_answer_F24(journal: Journal) -> None:
+    async def go(server: ModelServer) -> bool:
+        async with calling(server, journal) as caller:
+            asked = asyncio.ensure_future(caller.ask("m", saying("paid for")))
+            await received(server, 1)
+            await caller.idle.wait()
+            asked.cancel()
+            await asyncio.wait({asked})
+            return asked.cancelled()
+
+    with running_model_server(delay_ms=50) as server:
+        assert asyncio.run(go(server))
+    (call,) = calls_in(journal)
+    assert (call.state, call.attempts) == (CallState.ANSWERED, 1)
+
+
 async def received(server: ModelServer, n: int) -> None:
     """Wait until so many requests have come."""
     async with asyncio.timeout(20):

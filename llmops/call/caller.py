@@ -117,6 +117,7 @@ class Caller:
     n_reused: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     _n_sent: int = 0
+    _giving_way: list[asyncio.Future[None]] = field(default_factory=list)
     _stopping: bool = False
     _ends_at: float | None = None
     _in_flight: dict[str, asyncio.Future[Answer[Any]]] = field(default_factory=dict)
@@ -228,7 +229,22 @@ class Caller:
             reply = reply.model_copy(update={"usage": estimated_usage(call.request, reply)})
         cost = cost_of(reply.usage, deployment.price)
         self._note(tries, CallState.ANSWERED, reply=reply, cost_usd=cost)
+        await self._give_way()
         return Answer(call.id, reply, cost, reused=False)
+
+    async def _give_way(self) -> None:
+        """Let those send first whom answers have just made room for: what came is written down, the rest can wait."""
+        loop = asyncio.get_running_loop()
+        if not self._giving_way:
+            loop.call_soon(self._go_on)
+        self._giving_way.append(after := loop.create_future())
+        await after
+
+    def _go_on(self) -> None:
+        waiting, self._giving_way = self._giving_way, []
+        for after in waiting:
+            if not after.done():  # else whoever waited was cancelled
+                after.set_result(None)
 
     def _note(self, tries: Tries, state: CallState, **changes: object) -> None:
         call = tries.call_as(state, self.utc_now(), **changes)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 64  # in one statement: 64 spans have 1,088 values, far below any database's limit
 
+_STEP = 8  # between the numbers of rows that have a text of their own, beyond the first few
+
 # Both kinds of insert have the same methods, and no type in common.
 AnyInsert = Any
 _INSERTS: Mapping[str, Callable[[Table], AnyInsert]] = {
@@ -54,10 +56,10 @@ class Many:
         self._texts: dict[int, str] = {}
 
     def run(self, connection: Connection, rows: Collection[Row]) -> None:
-        """Carry it out, for as many rows at a time as the largest power of two that fits."""
+        """Carry it out for `MAX_ROWS` at a time, and for what is left in two steps: each text is kept prepared."""
         left, remaining = len(rows), iter(rows)
         while left:
-            n = min(MAX_ROWS, 1 << (left.bit_length() - 1))
+            n = min(MAX_ROWS, left - left % _STEP or left)
             connection.exec_driver_sql(self._text(n), tuple(chain.from_iterable(islice(remaining, n))))
             left -= n
 

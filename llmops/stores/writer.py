@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llmops.stores.rows import Row
 
 MAX_AGE_S = 0.05  # of what is not committed yet
-GATHER_S = 0.03  # from one transaction to the next: what comes meanwhile, intents too, shares one
+GATHER_S = 0.04  # from one transaction to the next: what comes meanwhile, intents too, shares one
 MAX_WAITING = 2_000  # records not committed yet: beyond that, whoever brings more waits
 CERTAIN_S = 5.0  # after a commit we still hold what we held: no database lets go of a silent process so soon
 ELSEWHERE_S = (
