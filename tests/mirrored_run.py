@@ -37,9 +37,10 @@ from llmops.records import (
     Usage,
     Variant,
 )
-from llmops.stores.journal import Batch, Cell, Journal, open_journal
+from llmops.stores.journal import Cell, Journal, open_journal
 from llmops.stores.mlflow import open_mlflow
 from llmops.sync import Delivered, sync_runs
+from tests.stores.samples import Batch, apply
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 LABELS = ("billing", "shipping", "other")
@@ -162,9 +163,9 @@ class MirroredRun:
                 for score in self._scores(case, label, number, failed=fails):
                     batch.scores.append((cell.cell_id, cell.case_key, score))
             if len(batch.outputs) >= 500:
-                self.journal.apply(batch)
+                apply(self.journal, batch)
                 batch = Batch()
-        self.journal.apply(batch)
+        apply(self.journal, batch)
 
     def _answer(self, cell: Cell, case: Case, number: int, *, fails: bool) -> tuple[Call, Output]:
         wrong = number % 4 == 1 and cell.variant == "zero-shot"

@@ -34,7 +34,8 @@ from llmops.records import (
 )
 from llmops.stats.intervals import geometric_ratio_interval, mean_interval_unbounded
 from llmops.stats.paired import paired_interval
-from llmops.stores.journal import Batch, Cell, Journal, open_journal
+from llmops.stores.journal import Cell, Journal, open_journal
+from tests.stores.samples import Batch, apply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -158,7 +159,7 @@ def store(journal: Journal, run: Run, rows: Sequence[Row] = ()) -> None:
         outputs.append(kept.output)
         scores += [(cell_id, key, score) for score in kept.scores]
     journal.begin_run(run, cells)
-    journal.apply(Batch(outputs=outputs, scores=scores))
+    apply(journal, Batch(outputs=outputs, scores=scores))
     journal.save_run(run)
 
 

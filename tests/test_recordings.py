@@ -19,6 +19,7 @@ from tests.cli.command import PATIENCE_S, command_line, environment, llmops
 from tests.cli.inside import Done, llmops_inside
 from tests.judged import EXPERIMENT, judge_everything, noted
 from tests.model_server import ModelServer
+from tests.stores.samples import Batch, apply
 from tests.workplace import KEY, Workplace, case_of
 
 FILE = "experiments/recordings/sort.jsonl.gz"
@@ -179,7 +180,6 @@ def test_one_run_on_two_machines_is_recorded_in_the_same_bytes(place: Workplace)
             assert row.output is not None
             ids = [span.call_id for span in row.output.spans] + [i for s in row.scores for i in s.call_ids]
             calls.update({call_id: journal.find_call(str(call_id)) for call_id in ids})
-    from llmops.stores.journal import Batch
 
     without_store(place)
     (place.root / FILE).unlink()
@@ -187,14 +187,14 @@ def test_one_run_on_two_machines_is_recorded_in_the_same_bytes(place: Workplace)
         journal.begin_run(run, cells)
         for call in reversed(list(calls.values())):
             assert call is not None
-            journal.apply(Batch(calls=[call]))
+            apply(journal, Batch(calls=[call]))
         outputs = [row.output for row in reversed(rows) if row.output is not None]
         scores = [
             (cell.cell_id, cell.case_key, score)
             for (cell, _), row in zip(cells, rows, strict=True)
             for score in row.scores
         ]
-        journal.apply(Batch(outputs=outputs, scores=scores))
+        apply(journal, Batch(outputs=outputs, scores=scores))
         journal.save_run(run)
     record(place)
     assert (place.root / FILE).read_bytes() == first

@@ -17,8 +17,9 @@ from llmops.records import CallState, Run, RunStatus, Status
 from llmops.run import find_finished, run_experiment, run_once
 from llmops.steps import open_program
 from llmops.steps.overrides import Overrides
-from llmops.stores.journal import Batch, Journal
+from llmops.stores.journal import Journal
 from tests.model_server import ModelServer, running_model_server
+from tests.stores.samples import Batch, apply
 from tests.workplace import FILES, KEY, Workplace, calls_in, case_of, figure, said, utc_now
 
 
@@ -477,9 +478,9 @@ def test_calls_of_a_carrying_out_that_was_killed_count_against_the_budget_S29_F3
         for state in (CallState.SENT, CallState.PLANNED):
             lost = call.model_copy(update={**unsent, "id": state * 8, "state": state})
             with journal.hold(run.id):
-                journal.apply(Batch(calls=[lost]))
+                apply(journal, Batch(calls=[lost]))
             with journal.hold("another run"):  # whose calls are no business of ours
-                journal.apply(Batch(calls=[lost.model_copy(update={"id": f"another {state}"})]))
+                apply(journal, Batch(calls=[lost.model_copy(update={"id": f"another {state}"})]))
         with journal.hold(run.id):
             more = spent_of(place, plan, journal).total
         assert (more.n_calls, more.n_unknown, more.n_adrift) == (6, 1, 1)  # what was only planned never left

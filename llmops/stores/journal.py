@@ -8,7 +8,6 @@ It stores records and gives them back. What to call, what is missing and what it
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,10 +16,10 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, upd
 
 from llmops.definitions.dataset import Case
 from llmops.errors import StoreError, UsageError, nearest
-from llmops.records import NOTHING, Call, Output, Row, RowNumbers, Run, Score, Span, Spent, Status
+from llmops.records import Call, Output, Row, RowNumbers, Run, Spent, Status
 from llmops.stores import open_database
 from llmops.stores.base import Area
-from llmops.stores.cells import READ_BATCH, Cell, Known, read_cells, read_scores, read_spans, same_cell
+from llmops.stores.cells import READ_BATCH, Cell, read_cells, read_scores, read_spans, same_cell
 from llmops.stores.deliveries import Deliveries
 from llmops.stores.ledger import Ledger, Taken, spent_for
 from llmops.stores.numbers import read_numbers
@@ -30,14 +29,10 @@ from llmops.stores.rows import (
     call_of,
     call_row,
     escape,
-    intent_row,
     output_of,
-    output_row,
     owned,
     run_of,
     run_texts,
-    score_row,
-    span_rows,
     time_text,
     to_json,
 )
@@ -53,24 +48,11 @@ if TYPE_CHECKING:
 
     from llmops.stores.base import Database
 
-__all__ = ["Batch", "Cell", "Journal", "Taken", "open_journal"]
+__all__ = ["Cell", "Journal", "Taken", "open_journal"]
 
 WRITE_BATCH = 2_000
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one transaction writes. intents: calls about to be sent; calls: what came of others.
-
-    scores: with the id of the cell and the key of the case they were given for.
-    """
-
-    intents: list[Call] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    outputs: list[Output] = field(default_factory=list)
-    scores: list[tuple[str, str, Score]] = field(default_factory=list)
 
 
 def open_journal(
@@ -267,7 +249,7 @@ class Journal:
 
     def cells(self, run_id: str) -> Iterator[tuple[Cell, Case]]:
         """Yield all cells of a run with their cases, in order: what `begin_run` was given."""
-        for batch in self._cell_batches([CELLS.c.run_id == run_id]):
+        for batch in read_cells(self._rows, [CELLS.c.run_id == run_id]):
             yield from ((cell, case_) for cell, case_, _ in batch)
 
     def pending(
@@ -290,8 +272,8 @@ class Journal:
         """
         wanted = _filter(run_id, variants, cases, limit)
         wanted.append(_needs_work(evaluator_identities))
-        for batch in self._cell_batches(wanted):
-            spans = self._spans([c.cell_id for c, _, output in batch if _is_kept(output)])
+        for batch in read_cells(self._rows, wanted):
+            spans = read_spans(self._rows, [c.cell_id for c, _, output in batch if _is_kept(output)])
             for cell, case_, output in batch:
                 kept = output_of(output, spans[cell.cell_id]) if _is_kept(output) else None
                 yield cell, case_, kept
@@ -330,10 +312,12 @@ class Journal:
         Raises StoreError when there is no such run.
         """
         order = {version.identity: place for place, version in enumerate(self._run(run_id).evaluators)}
-        for batch in self._cell_batches(_filter(run_id, None if variant is None else [variant], None, None)):
+        for batch in read_cells(
+            self._rows, _filter(run_id, None if variant is None else [variant], None, None)
+        ):
             ids = [cell.cell_id for cell, _, _ in batch]
             scores = read_scores(self._rows, ids, order)
-            spans = self._spans(ids if with_spans else [])
+            spans = read_spans(self._rows, ids if with_spans else [])
             for cell, case_, output in batch:
                 yield Row(
                     variant=cell.variant,
@@ -361,12 +345,6 @@ class Journal:
             raise StoreError(f"{self._database.name}: there is no run {run_id!r}")
         return run
 
-    def _cell_batches(self, wanted: Sequence[ColumnElement[bool]]) -> Iterator[list[Known]]:
-        return read_cells(self._rows, wanted)
-
-    def _spans(self, cell_ids: Sequence[str]) -> Mapping[str, list[Span]]:
-        return read_spans(self._rows, cell_ids)
-
     # --- calls and what came of them ----------------------------------------------------------------------
 
     def find_call(self, call_id: str) -> Call | None:
@@ -379,37 +357,24 @@ class Journal:
         found = self._rows(select(ACCOUNTS).where(ACCOUNTS.c.owner == owner))
         return account_of(tuple(found[0])) if found else None
 
-    def apply(self, batch: Batch) -> dict[str, Call]:
-        """Write a batch in one transaction and return, by id, the intents that are answered already.
-
-        Other intents stand as sent afterwards, but for those that another runner has in flight. Replies go in
-        before what is derived from them; an output replaces the cell's earlier one with all its spans, a score
-        the earlier one of its evaluator.
-        Attempts of a call add up over runs, and its first answer stays.
-        """
-        rows = Rows()
-        for call in batch.intents:
-            rows.add_intent(intent_row(call))
-        for call in batch.calls:
-            rows.add_call(call_row(call), NOTHING)
-        for output in batch.outputs:
-            rows.add_output(output_row(output), span_rows(output))
-        for cell_id, case_key, score in batch.scores:
-            rows.add_score(score_row(cell_id, case_key, score))
-        return dict(self.commit(rows).answered)
-
     def commit(self, rows: Rows) -> Taken:
-        """Do what `apply` does, for rows that are encoded already; they go in in the order of their keys."""
+        """Write rows in one transaction, in the order of their keys, and return what became of the intents.
+
+        Replies go in before what is derived from them; an output replaces the cell's earlier one with all its
+        spans, a score the earlier one of its evaluator. Attempts of a call add up over runs, and its first answer
+        stays.
+        """
         if not rows:
             return Taken({}, ())
         return self._database.write(lambda connection: self._commit(connection, rows), Area.RESULTS)
 
     def _commit(self, connection: Connection, rows: Rows) -> Taken:
         inserts = self._inserts
-        self._add_up(connection, rows)
+        if self._owner is not None:
+            self._ledger.add_up(connection, rows, self._owner)
         rows.is_doubtful = True  # to whoever writes them once more
         inserts.calls.run(connection, [owned(row, self._owner) for row in _in_order(rows.calls)])
-        taken = self._look_up(connection, rows.intents)
+        taken = self._ledger.look_up(connection, rows.intents, self._owner)
         settled = {*taken.answered, *taken.elsewhere, *rows.calls}
         ours = {key: row for key, row in rows.intents.items() if key not in settled}
         inserts.intents.run(connection, [owned(row, self._owner) for row in _in_order(ours)])
@@ -418,13 +383,6 @@ class Journal:
         inserts.spans.run(connection, [row for spans in _in_order(rows.spans) for row in spans])
         inserts.scores.run(connection, _in_order(rows.scores))
         return taken
-
-    def _add_up(self, connection: Connection, rows: Rows) -> None:
-        if self._owner is not None:
-            self._ledger.add_up(connection, rows, self._owner)
-
-    def _look_up(self, connection: Connection, call_ids: Collection[str]) -> Taken:
-        return self._ledger.look_up(connection, call_ids, self._owner)
 
     # --- beside other runners -----------------------------------------------------------------------------
 

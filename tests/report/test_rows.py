@@ -20,7 +20,8 @@ from llmops.errors import UsageError
 from llmops.records import ErrorInfo, Output, Row, Score, Span, Status, Usage
 from llmops.report.flat_rows import FlatRows
 from llmops.report.rows import row_json, row_line, write_rows
-from llmops.stores.journal import Batch, Cell, open_journal
+from llmops.stores.journal import Cell, open_journal
+from tests.stores.samples import Batch, apply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ def test_rows_of_a_journal_come_back_with_their_spans(tmp_path: Path, example: C
         (cell.cell_id, cell.case_key, row.scores[0]) for (cell, _), row in zip(cells, kept, strict=True)
     ]
     journal.begin_run(made.run, cells)
-    journal.apply(Batch(outputs=outputs, scores=scores))
+    apply(journal, Batch(outputs=outputs, scores=scores))
     path = tmp_path / "rows.jsonl"
     assert write_rows(journal.rows(made.run.id), path) == 6
     back = [Row.model_validate(json.loads(line)) for line in path.read_text().splitlines()]

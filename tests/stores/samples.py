@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from llmops.definitions.dataset import Case
 from llmops.records import (
+    NOTHING,
     Call,
     CallState,
     DatasetVersion,
@@ -22,6 +24,7 @@ from llmops.records import (
     Span,
 )
 from llmops.stores.journal import Cell, Journal, open_journal
+from llmops.stores.rows import Rows, call_row, intent_row, output_row, score_row, span_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +32,30 @@ if TYPE_CHECKING:
 
 URL = "sqlite:///.llmops/store.db"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+@dataclass
+class Batch:
+    """What one transaction writes. scores: with the id of the cell and the key of the case they were given for."""
+
+    intents: list[Call] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    scores: list[tuple[str, str, Score]] = field(default_factory=list)
+
+
+def apply(journal: Journal, batch: Batch) -> dict[str, Call]:
+    """Write a batch in one transaction and return, by id, the intents that are answered already."""
+    rows = Rows()
+    for call in batch.intents:
+        rows.add_intent(intent_row(call))
+    for call in batch.calls:
+        rows.add_call(call_row(call), NOTHING)
+    for output in batch.outputs:
+        rows.add_output(output_row(output), span_rows(output))
+    for cell_id, case_key, score in batch.scores:
+        rows.add_score(score_row(cell_id, case_key, score))
+    return dict(journal.commit(rows).answered)
 
 
 def digest(text: str) -> str:

@@ -14,12 +14,13 @@ from typing import Any, Literal
 import pytest
 
 from llmops.records import Call, CallState, Run
-from llmops.stores.journal import Batch, open_journal
+from llmops.stores.journal import open_journal
 from tests.cli.command import llmops, start
 from tests.cli.inside import llmops_inside
 from tests.model_server import ModelServer, running_model_server
 from tests.postgres_server import PostgresServer
 from tests.stores.conftest import DATABASES, Place, place_of
+from tests.stores.samples import Batch, apply
 from tests.workplace import FILES, Workplace, calls_in
 
 NAMES = ("b", "A", "c", "D", "é", "E", "_", "-", "10", "9", "Z-1", "y1", "'); --", "\U0001f600", "ss", "Ö")
@@ -75,7 +76,7 @@ def carried_out(place: Place, paid: list[Call]) -> tuple[dict[str, Any], Run]:
     """Run the project on a database, replies at hand; return what is printed and what is stored."""
     write_project(place.root, place.url)
     with place.another() as journal:
-        journal.apply(Batch(calls=paid))
+        apply(journal, Batch(calls=paid))
     done = llmops_inside("run", "experiments/sort", "--no-sync", "--json", cwd=place.root)
     assert done.returncode == 0, done.stderr
     with place.another() as journal:

@@ -51,14 +51,16 @@ from llmops.records import (
     Usage,
 )
 from llmops.stores import has_store
-from llmops.stores.journal import Batch, Cell, Journal, open_journal
+from llmops.stores.journal import Cell, Journal, open_journal
 from llmops.stores.rows import Rows, call_row
 from tests.stores.conftest import DATABASES, Place, place_of
 from tests.stores.samples import (
     EXACT,
     NOW,
     TONE,
+    Batch,
     answered,
+    apply,
     call_of,
     case_of,
     cells_of,
@@ -266,7 +268,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @given(call=calls)
 def test_a_call_comes_back_unchanged_f27(shared: Journal, call: Call) -> None:
     call = call.model_copy(update={"id": digest(f"call {next(numbers)}")})
-    shared.apply(Batch(calls=[call]))
+    apply(shared, Batch(calls=[call]))
     # A reply without text keeps its raw bytes; no reply has none.
     assert shared.find_call(call.id) == call
 
@@ -279,7 +281,7 @@ def test_a_cell_comes_back_with_its_case_output_and_scores_f27(
     cell = Cell(0, variant, 3, case.id, digest(name), digest(name))
     output = output.model_copy(update={"cell_id": cell.cell_id})
     shared.begin_run(run_of(name), [(cell, case)])
-    shared.apply(Batch(outputs=[output], scores=[(cell.cell_id, cell.case_key, score)]))
+    apply(shared, Batch(outputs=[output], scores=[(cell.cell_id, cell.case_key, score)]))
     (row,) = shared.rows(name)
     assert (row.variant, row.repeat, row.case, row.output, row.scores) == (variant, 3, case, output, (score,))
     found = list(shared.pending(name, ["another evaluator"], variants=[variant], cases=[case.id], limit=1))
@@ -310,7 +312,7 @@ def test_a_value_that_json_cannot_hold_is_refused_before_anything_is_written_f62
 ) -> None:
     (cell, _), (other, _) = cells_of(1)
     with pytest.raises(StoreError, match="cannot be stored"):
-        journal.apply(Batch(outputs=[output_of(other), output_of(cell, value)]))
+        apply(journal, Batch(outputs=[output_of(other), output_of(cell, value)]))
     assert journal.n_pending("r1", ()) == 0
     journal.begin_run(run_of(), cells_of(1))
     assert journal.n_pending("r1", ()) == 2
@@ -319,7 +321,7 @@ def test_a_value_that_json_cannot_hold_is_refused_before_anything_is_written_f62
 def test_a_count_beyond_64_bits_is_refused_before_anything_is_written(journal: Journal) -> None:
     (cell, _) = cells_of(1)[0]
     with pytest.raises(StoreError, match="64 bits"):
-        journal.apply(Batch(outputs=[output_of(cell, input_tokens=2**63)]))
+        apply(journal, Batch(outputs=[output_of(cell, input_tokens=2**63)]))
 
 
 def test_a_value_nested_without_end_is_refused_f67(journal: Journal) -> None:
@@ -327,7 +329,7 @@ def test_a_value_nested_without_end_is_refused_f67(journal: Journal) -> None:
     for _ in range(200_000):
         value = [value]
     with pytest.raises(StoreError, match="cannot be stored"):
-        journal.apply(Batch(outputs=[output_of(cells_of(1)[0][0], value)]))
+        apply(journal, Batch(outputs=[output_of(cells_of(1)[0][0], value)]))
     while value:  # taken apart by hand: freeing it in one go would recurse as well
         value = value.pop()
 
@@ -340,7 +342,7 @@ def test_hostile_names_are_only_names_s16(journal: Journal, name: str) -> None:
     journal.begin_run(run_of("r1", experiment=name), [(cell, Case(id=name, inputs={}))])
     assert journal.latest_run(name) is not None
     assert journal.n_cells("r1", variants=[name], cases=[name]) == 1
-    journal.apply(Batch(outputs=[output_of(cell, name, returned_model=name)]))
+    apply(journal, Batch(outputs=[output_of(cell, name, returned_model=name)]))
     journal.deliveries.mark_failed("r1", name, name)
     (row,) = journal.rows("r1", variant=name)
     assert (row.variant, row.case.id, row.output) == (name, name, output_of(cell, name, returned_model=name))
@@ -417,12 +419,12 @@ def test_transactions_of_any_size_leave_no_cycles_and_few_statements_behind(jour
         journal._database.engine, "before_cursor_execute", lambda *told: statements.add(str(told[2]))
     )
     with journal.hold("r1"):
-        journal.apply(Batch(intents=[call_of("first")]))  # what is compiled and kept for good
+        apply(journal, Batch(intents=[call_of("first")]))  # what is compiled and kept for good
         gc.collect()
         gc.disable()
         try:
             for n in range(1, 65):
-                journal.apply(Batch(intents=[call_of(f"{n}-{place}") for place in range(n)]))
+                apply(journal, Batch(intents=[call_of(f"{n}-{place}") for place in range(n)]))
             assert gc.collect() < 64
         finally:
             gc.enable()
@@ -432,16 +434,16 @@ def test_transactions_of_any_size_leave_no_cycles_and_few_statements_behind(jour
 def test_what_is_known_is_told_of_each_of_any_number_of_calls(journal: Journal) -> None:
     calls = [answered(call_of(f"c{place}")) for place in range(70)]
     for n in (1, 2, 3, 5, 64, 65, 70):
-        journal.apply(Batch(calls=calls[:n]))
-        known = journal.apply(Batch(intents=[call_of(f"c{place}") for place in range(n)]))
+        apply(journal, Batch(calls=calls[:n]))
+        known = apply(journal, Batch(intents=[call_of(f"c{place}") for place in range(n)]))
         assert sorted(known) == sorted(call.id for call in calls[:n])
 
 
 def test_calls_are_those_of_whoever_held_the_store_when_they_were_asked_for(journal: Journal) -> None:
     for owner in ("first", "second"):
         with journal.hold(owner):
-            journal.apply(Batch(intents=[call_of(owner), call_of("both")]))
-    journal.apply(Batch(intents=[call_of("nobody's")]))
+            apply(journal, Batch(intents=[call_of(owner), call_of("both")]))
+    apply(journal, Batch(intents=[call_of("nobody's")]))
     assert [call.id for call in calls_in(journal, "first")] == [call_of("first").id]
     assert {call.id for call in calls_in(journal, "second")} == {call_of("second").id, call_of("both").id}
 
@@ -515,7 +517,7 @@ def test_pending_is_what_lacks_an_output_or_a_score_in_order(
             cell = cells[position][0]
             batch.scores.append((cell.cell_id, cell.case_key, score_of(version)))
     shared.begin_run(run_of(name, n_cells=24), cells)
-    shared.apply(batch)
+    apply(shared, batch)
 
     def selected(cell: Cell) -> bool:
         first = [case_of(number).id for number in range(4)][: filters["limit"]]
@@ -540,14 +542,14 @@ def test_pending_is_what_lacks_an_output_or_a_score_in_order(
 def test_a_score_for_another_expected_answer_does_not_count(journal: Journal) -> None:
     ((cell, case),) = cells_of(1, variants="a")
     journal.begin_run(run_of(), [(cell, case)])
-    journal.apply(Batch(outputs=[output_of(cell)], scores=[(cell.cell_id, digest("old case"), score_of())]))
+    apply(journal, Batch(outputs=[output_of(cell)], scores=[(cell.cell_id, digest("old case"), score_of())]))
     assert journal.n_pending("r1", [EXACT.identity]) == 1
     assert [row.scores for row in journal.rows("r1")] == [()]
 
 
 def test_an_output_is_shared_by_all_runs_that_have_its_cell(journal: Journal) -> None:
     journal.begin_run(run_of("first"), cells_of(3))
-    journal.apply(Batch(outputs=[output_of(cell) for cell, _ in cells_of(3)]))
+    apply(journal, Batch(outputs=[output_of(cell) for cell, _ in cells_of(3)]))
     journal.begin_run(run_of("second"), cells_of(4))
     assert [cell.case_id for cell, _, _ in journal.pending("second", ())] == ["case-3", "case-3"]
 
@@ -557,7 +559,7 @@ def test_pending_leaves_out_what_is_finished_while_it_is_read(journal: Journal) 
     journal.begin_run(run_of(), cells)
     pending = journal.pending("r1", ())
     first, *_ = next(pending)
-    journal.apply(Batch(outputs=[output_of(cell) for cell, _ in cells]))
+    apply(journal, Batch(outputs=[output_of(cell) for cell, _ in cells]))
     positions = [cell.position for cell, _, _ in pending]
     assert first.position == 0
     assert positions == sorted(positions)
@@ -578,7 +580,7 @@ def test_rows_come_in_order_with_scores_in_the_order_of_the_runs_evaluators(jour
         for cell, _ in cells
         for version in (EXACT, foreign, TONE)
     ]
-    journal.apply(batch)
+    apply(journal, batch)
     rows = list(journal.rows("r1"))
     assert [row.output.value for row in rows if row.output] == list(range(1_400))
     assert {tuple(score.evaluator for score in row.scores) for row in rows} == {("tone", "exact_match")}
@@ -588,7 +590,7 @@ def test_rows_come_in_order_with_scores_in_the_order_of_the_runs_evaluators(jour
 def test_rows_of_one_variant_may_leave_out_spans_and_have_no_output_yet(journal: Journal) -> None:
     cells = cells_of(2)
     journal.begin_run(run_of(), cells)
-    journal.apply(Batch(outputs=[output_of(cells[1][0], spans=(span_of(),))]))
+    apply(journal, Batch(outputs=[output_of(cells[1][0], spans=(span_of(),))]))
     first, second = journal.rows("r1", variant="b", with_spans=False)
     assert (first.case, second.case) == (case_of(0), case_of(1))
     assert first.output == output_of(cells[1][0])
@@ -618,7 +620,7 @@ def test_numbers_are_those_of_the_rows_without_their_texts(journal: Journal) -> 
         for cell in tried
         for version in (EXACT, evaluator("foreign"), TONE)
     ]
-    journal.apply(batch)
+    apply(journal, batch)
     found = list(journal.numbers("r1", variant="b"))
     assert [in_order(row) for row in found] == [numbers_of(row) for row in journal.rows("r1", variant="b")]
     assert {row.output is None for row in found} == {True, False} and len(found) == 700
@@ -650,8 +652,8 @@ def test_rows_of_an_unknown_run_are_an_error(journal: Journal, read: Callable[..
 
 def test_an_intent_stands_as_sent_and_an_answered_one_comes_back(journal: Journal) -> None:
     old, new = answered(call_of("old")), call_of("new")
-    journal.apply(Batch(calls=[old]))
-    assert journal.apply(Batch(intents=[call_of("old"), new])) == {old.id: old}
+    apply(journal, Batch(calls=[old]))
+    assert apply(journal, Batch(intents=[call_of("old"), new])) == {old.id: old}
     assert journal.find_call(new.id) == new
     assert journal.find_call("nothing") is None
 
@@ -661,25 +663,25 @@ def test_a_call_without_answer_is_sent_again_and_its_attempts_add_up_f09(
     journal: Journal, state: CallState
 ) -> None:
     call = call_of("one")
-    journal.apply(Batch(calls=[call.model_copy(update={"state": state, "attempts": 3})]))
-    assert journal.apply(Batch(intents=[call])) == {}
+    apply(journal, Batch(calls=[call.model_copy(update={"state": state, "attempts": 3})]))
+    assert apply(journal, Batch(intents=[call])) == {}
     sent = journal.find_call(call.id)
     assert sent is not None
     assert (sent.state, sent.attempts) == (CallState.SENT, 3)
-    journal.apply(Batch(calls=[answered(call, attempts=2)]))
+    apply(journal, Batch(calls=[answered(call, attempts=2)]))
     assert journal.find_call(call.id) == answered(call, attempts=5)
 
 
 def test_what_came_of_a_call_counts_once_however_often_it_is_told_f55(journal: Journal) -> None:
     call = call_of("one")
     failed = call.model_copy(update={"state": CallState.FAILED, "attempts": 2, "answered_at": NOW})
-    journal.apply(Batch(intents=[call]))
+    apply(journal, Batch(intents=[call]))
     for _ in range(2):
-        journal.apply(Batch(calls=[failed]))
+        apply(journal, Batch(calls=[failed]))
     found = journal.find_call(call.id)
     assert found is not None and found.attempts == 2
-    journal.apply(Batch(intents=[call]))
-    journal.apply(Batch(calls=[failed]))  # sent anew: the same end is another one
+    apply(journal, Batch(intents=[call]))
+    apply(journal, Batch(calls=[failed]))  # sent anew: the same end is another one
     found = journal.find_call(call.id)
     assert found is not None and found.attempts == 4
 
@@ -706,16 +708,16 @@ def test_what_calls_came_to_counts_once_however_often_it_is_written_f55(journal:
 
 def test_the_first_answer_stays_f36(journal: Journal) -> None:
     call = call_of("one")
-    journal.apply(Batch(calls=[answered(call, "first")]))
-    journal.apply(Batch(calls=[answered(call, "late")]))
-    journal.apply(Batch(calls=[call.model_copy(update={"state": CallState.FAILED})], intents=[call]))
+    apply(journal, Batch(calls=[answered(call, "first")]))
+    apply(journal, Batch(calls=[answered(call, "late")]))
+    apply(journal, Batch(calls=[call.model_copy(update={"state": CallState.FAILED})], intents=[call]))
     assert journal.find_call(call.id) == answered(call, "first")
 
 
 def test_within_a_batch_an_answer_outweighs_its_intent_and_a_failure(journal: Journal) -> None:
     call = call_of("one")
     failed = call.model_copy(update={"state": CallState.FAILED})
-    known = journal.apply(Batch(intents=[call], calls=[answered(call), failed]))
+    known = apply(journal, Batch(intents=[call], calls=[answered(call), failed]))
     assert known == {call.id: answered(call)}
     assert journal.find_call(call.id) == answered(call)
 
@@ -725,7 +727,7 @@ def test_an_output_and_a_score_replace_the_earlier_ones_whole(journal: Journal) 
     journal.begin_run(run_of(), [(cell, case)])
     for n_spans, value in ((3, 0.0), (1, 1.0)):
         output = output_of(cell, n_spans, spans=tuple(span_of(index) for index in range(n_spans)))
-        journal.apply(Batch(outputs=[output], scores=[(cell.cell_id, cell.case_key, score_of(value=value))]))
+        apply(journal, Batch(outputs=[output], scores=[(cell.cell_id, cell.case_key, score_of(value=value))]))
         (row,) = journal.rows("r1")
         assert (row.output, row.scores) == (output, (score_of(value=value),))
 
@@ -739,8 +741,8 @@ def test_a_batch_larger_than_a_statement_arrives_whole(journal: Journal) -> None
         output_of(cell, spans=(span_of(call_id=call.id),))
         for (cell, _), call in zip(cells, calls, strict=True)
     ]
-    journal.apply(Batch(calls=calls, outputs=made))
-    assert len(journal.apply(Batch(intents=calls))) == n
+    apply(journal, Batch(calls=calls, outputs=made))
+    assert len(apply(journal, Batch(intents=calls))) == n
     assert [journal.find_call(call.id) for call in calls] == calls
     assert [row.output for row in journal.rows("r1")] == made
 

@@ -24,7 +24,7 @@ from llmops.errors import StoreError, StoreHeldError
 from llmops.records import CallState
 from llmops.stores import postgresql
 from llmops.stores.base import Area
-from llmops.stores.journal import Batch, Journal, open_journal
+from llmops.stores.journal import Journal, open_journal
 from llmops.stores.postgresql import PostgreSQL
 from llmops.stores.rows import Rows, intent_row
 from llmops.stores.writer import Writer
@@ -34,7 +34,9 @@ from tests.stores.cutting_proxy import cutting
 from tests.stores.samples import (
     EXACT,
     NOW,
+    Batch,
     answered,
+    apply,
     call_of,
     cells_of,
     output_of,
@@ -188,9 +190,9 @@ def test_a_commit_whose_answer_is_lost_is_there_exactly_once_f55(
     with cutting(postgres.port) as proxy:
         url = place.url.replace(str(postgres.port), str(proxy.port))
         with patient_for(place, PATIENCE_S, url) as journal, journal.hold("r1"):
-            journal.apply(Batch(intents=[call_of("one")]))
+            apply(journal, Batch(intents=[call_of("one")]))
             proxy.arm(when, restart)
-            journal.apply(Batch(calls=[failed]))
+            apply(journal, Batch(calls=[failed]))
             assert proxy.n_cut == 1
             found = journal.find_call(failed.id)
             assert found is not None and found.attempts == 3
@@ -273,13 +275,13 @@ def test_a_server_without_a_free_connection_is_waited_for_f55(place: Place, post
 
 def test_a_deadlock_is_tried_again(journal: Journal, place: Place) -> None:
     calls = sorted((call_of("one"), call_of("two")), key=lambda call: call.id)
-    journal.apply(Batch(intents=calls))
+    apply(journal, Batch(intents=calls))
     touch = "UPDATE calls SET attempts = attempts + 1 WHERE id = %s"
     with connected(place.url) as other:
         other.execute("SET deadlock_timeout = '60s'")  # so that the journal is the one that is chosen
         other.execute(touch, [calls[1].id])
         writing = threading.Thread(
-            target=journal.apply, args=(Batch(calls=[answered(call) for call in calls]),)
+            target=apply, args=(journal, Batch(calls=[answered(call) for call in calls]))
         )
         writing.start()
         until(lambda: bool(place.execute("SELECT 1 FROM pg_locks WHERE NOT granted")))
@@ -372,7 +374,7 @@ def test_a_call_whose_runner_was_killed_is_ours_to_send(journal: Journal, child:
 
 def test_a_call_that_stands_as_sent_by_nobody_alive_is_ours_at_once(journal: Journal) -> None:
     with journal.hold("gone"):
-        journal.apply(Batch(intents=[call_of("one")]))
+        apply(journal, Batch(intents=[call_of("one")]))
     rows = Rows()
     rows.add_intent(intent_row(call_of("one")))
     with journal.hold("r1"):
@@ -564,7 +566,7 @@ def test_a_full_disk_is_told_at_once_with_what_to_do_f45(journal: Journal, place
     )
     place.execute("CREATE TRIGGER full_disk BEFORE INSERT ON calls EXECUTE FUNCTION fill()")
     with pytest.raises(StoreError, match="its disk is full; make room and run again"):
-        journal.apply(Batch(intents=[call_of("one")]))
+        apply(journal, Batch(intents=[call_of("one")]))
 
 
 def test_a_missing_driver_is_told_with_how_to_install_it() -> None:

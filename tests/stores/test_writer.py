@@ -17,12 +17,14 @@ from sqlalchemy import Engine, event
 from llmops.errors import StoreError
 from llmops.records import CallState, Status
 from llmops.stores import writer
-from llmops.stores.journal import Batch, Journal
+from llmops.stores.journal import Journal
 from llmops.stores.writer import MAX_WAITING, Writer
 from tests.stores.conftest import Child, Place, lines
 from tests.stores.samples import (
     EXACT,
+    Batch,
     answered,
+    apply,
     call_of,
     cells_of,
     evaluator,
@@ -87,7 +89,7 @@ async def test_a_call_is_sent_at_once_while_the_hold_is_certain_and_looked_up_af
             assert await run.still_ours(ours) is None
         assert commits == []
         with place.another() as another:
-            another.apply(Batch(calls=[answered(theirs)]))
+            apply(another, Batch(calls=[answered(theirs)]))
         monkeypatch.setattr(writer, "CERTAIN_S", -1.0)  # as if the process had stood still
         assert await run.still_ours(ours) is None
         assert await run.still_ours(theirs) == answered(theirs)
@@ -108,7 +110,7 @@ async def test_an_intent_is_committed_before_its_call_may_go_out(journal: Journa
 @awaited
 async def test_a_call_that_was_answered_comes_back_and_nothing_is_sent(journal: Journal) -> None:
     call = answered(call_of("one"))
-    journal.apply(Batch(calls=[call]))
+    apply(journal, Batch(calls=[call]))
     async with Writer(journal) as writer:
         assert await writer.intend(call_of("one")) == call
     assert journal.find_call(call.id) == call
@@ -356,5 +358,5 @@ def test_kill_9_loses_nothing_that_was_acknowledged_f37(
         with journal.hold("r1"):
             assert journal.n_pending("r1", ()) == len(rows) - len(done)
             pending = [cell for cell, _, _ in journal.pending("r1", ())]
-            journal.apply(Batch(outputs=[output_of(cell) for cell in pending]))
+            apply(journal, Batch(outputs=[output_of(cell) for cell in pending]))
         assert journal.n_pending("r1", ()) == 0
