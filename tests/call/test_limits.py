@@ -89,6 +89,38 @@ def test_no_more_are_in_flight_than_declared() -> None:
     assert service.most_in_flight == 7
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 3), st.lists(st.booleans(), min_size=1, max_size=12), st.integers(0, 3))
+def test_who_is_cancelled_in_line_or_when_called_holds_up_nobody(
+    concurrency: int, is_cancelled: list[bool], n_turns: int
+) -> None:
+    """n_turns: of the loop, between a place becoming free and the cancelling."""
+
+    async def go(limiter: Limiter) -> list[int]:
+        served: list[int] = []
+
+        async def one(number: int) -> None:
+            async with limiter.slot(1):
+                served.append(number)
+
+        held = [await limiter.enter(1, lambda: None) for _ in range(concurrency)]
+        waiting = [asyncio.ensure_future(one(number)) for number in range(len(is_cancelled))]
+        await asyncio.sleep(1)
+        assert not served
+        limiter.leave(held[0])
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        for task, is_out in zip(waiting, is_cancelled, strict=True):
+            if is_out:
+                task.cancel()
+        await asyncio.wait(waiting)
+        return served
+
+    served = virtually(Limits(concurrency=concurrency), go)
+    assert {number for number, is_out in enumerate(is_cancelled) if not is_out} <= set(served)
+    assert served == sorted(served)
+
+
 # --- declared rates ---------------------------------------------------------------------------------------------
 
 
