@@ -233,7 +233,10 @@ class Writer:
             return group
 
     def _store(self, group: _Group) -> None:
-        self._kept.update(group.rows)
+        if self._kept:
+            self._kept.update(group.rows)
+        else:
+            self._kept = group.rows
         taken: Taken | None = None
         if self._failure is None:
             try:
