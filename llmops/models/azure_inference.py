@@ -17,7 +17,7 @@ from llmops.models.chat import encode_chat
 from llmops.models.connection import Connection, chat_exchange, embeddings_exchange
 from llmops.models.embeddings import encode_embeddings
 from llmops.models.exchange import CONNECT_S, IDLE_S, Answer, Exchange, R, call_headers
-from llmops.models.wire import lacking, objects_only, text_of
+from llmops.models.wire import lacking, objects_only, text_of, written
 from llmops.records import ModelInfo
 from llmops.secrets import clean_cause
 
@@ -91,6 +91,7 @@ class AzureInferenceModel:
         body = encode(request, self._model, self._stream)
 
         async def send(clients: _Clients, exchange: Exchange[Reply]) -> Reply:
+            written(body)
             return await _send(partial(clients.chat.complete, body=body), call_id, exchange)
 
         return await self._connection.ask(chat_exchange(self._connection.access, request), send, timeout_s)
@@ -102,6 +103,7 @@ class AzureInferenceModel:
         body = encode_vectors(request, self._model)
 
         async def send(clients: _Clients, exchange: Exchange[Embeddings]) -> Embeddings:
+            written(body)
             client = clients.image_vectors if Ability.IMAGE_EMBEDDINGS in needed else clients.vectors
             return await _send(partial(client.embed, body=body), call_id, exchange)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmops.definitions.base import without_none
 from llmops.errors import ReplyError, RequestError
 from llmops.models.wire import (
     clean,
     image_url,
     lacking,
     objects_only,
-    sendable,
     text_of,
     typed,
     usage_of,
@@ -39,7 +39,7 @@ def encode_chat(
 
     parameters: those the provider takes. strict_tools: whether its protocol knows `strict` of a tool.
 
-    Raises RequestError for any other parameter, and for what JSON cannot hold, before anything is sent.
+    Raises RequestError for any other parameter, before anything is sent.
     """
     unknown = sorted(set(request.parameters) - parameters)
     if unknown:
@@ -48,7 +48,7 @@ def encode_chat(
             sent=False,
         )
     schema = request.response_format
-    return sendable(
+    return without_none(
         {
             "model": model,
             "messages": [_message(message) for message in request.messages],

@@ -9,8 +9,9 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from llmops.definitions.base import without_none
 from llmops.errors import ReplyError, RequestError
-from llmops.models.wire import image_url, lacking, objects_only, sendable, text_of, usage_of
+from llmops.models.wire import image_url, lacking, objects_only, text_of, usage_of
 from llmops.records import EmbeddingRequest, Embeddings, ImagePart
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def encode_embeddings(request: EmbeddingRequest, model: str | None) -> dict[str,
     images = [image_url(each) for each in request.inputs if isinstance(each, ImagePart)]
     if images and len(images) < len(request.inputs):
         raise RequestError("texts and images are embedded by requests of their own", sent=False)
-    return sendable(
+    return without_none(
         {
             "model": model,
             "input": [{"image": image} for image in images] or list(request.inputs),

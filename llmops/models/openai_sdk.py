@@ -19,6 +19,7 @@ from openai import APIConnectionError, AsyncAzureOpenAI, AsyncOpenAI
 from llmops.addresses import ForbiddenAddressError, is_forbidden, refuse_forbidden
 from llmops.models.exchange import CONNECT_S, IDLE_S, Answer, Exchange, R
 from llmops.models.failures import READ_BYTES
+from llmops.models.wire import written
 from llmops.secrets import clean_cause
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class SdkClient:
         asked: Any = self._client.chat.completions if route == "chat/completions" else self._client.embeddings
         if body is None:
             return asked.with_streaming_response.list(extra_query=query, extra_headers=headers)
+        written(body)  # what cannot be is refused as everywhere; the SDK would have words of its own
         return asked.with_streaming_response.create(**body, extra_headers=headers)
 
 

@@ -13,7 +13,6 @@ from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from llmops.definitions.base import without_none
 from llmops.errors import ReplyError, RequestError
 from llmops.records import Usage
 
@@ -35,19 +34,12 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 # --- out --------------------------------------------------------------------------------------------------
 
 
-def sendable(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that are set. Raises RequestError for what JSON cannot hold, before anything is sent."""
-    body = without_none(fields)
+def written(body: Mapping[str, Any]) -> bytes:
+    """Return a body as it goes over the wire. Raises RequestError, before it does, for what JSON cannot hold."""
     try:
-        written(body)
+        return _encode(body).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise RequestError(f"the request cannot be written as JSON: {error}", sent=False) from error
-    return body
-
-
-def written(body: Mapping[str, Any]) -> bytes:
-    """Return a body as it goes over the wire. Raises ValueError or TypeError for what JSON cannot hold."""
-    return _encode(body).encode()
 
 
 def in_path(name: str) -> str:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llmops.errors import ReplyError, RequestError
 from llmops.models.chat import decode_chat, encode_chat
+from llmops.models.wire import written
 from llmops.records import ImagePart, Message, Request, Status, TextPart, ToolCall
 from tests.model_server import whole_reply
 from tests.models.samples import ASKED, IMAGE, JSON, PARAMETERS, WEATHER, request
@@ -33,7 +34,7 @@ def test_a_parameter_that_the_model_does_not_take_is_an_error_before_anything_is
 )
 def test_what_json_cannot_hold_is_an_error_before_anything_is_sent(asked: Request) -> None:
     with pytest.raises(RequestError, match="cannot be written as JSON") as caught:
-        encode_chat(asked, "m", PARAMETERS, strict_tools=True)
+        written(encode_chat(asked, "m", PARAMETERS, strict_tools=True))
     assert caught.value.sent is False
 
 

@@ -261,6 +261,17 @@ def test_a_parameter_that_is_not_taken_is_refused_before_anything_is_sent(
 
 
 @http_only
+def test_what_json_cannot_hold_is_refused_before_anything_is_sent(
+    provider: str, ask: Ask, model_server: ModelServer
+) -> None:
+    wrong = {"temperature": float("nan")}
+    error = failure(ask, provider, SENTENCE, call_id=f"nan-{provider}", parameters=wrong)
+    assert type(error) is RequestError and "cannot be written as JSON" in str(error)
+    assert error.sent is False
+    assert not received(model_server, f"nan-{provider}")
+
+
+@http_only
 def test_a_closed_model_sends_nothing(provider: str, model_server: ModelServer) -> None:
     async def ask_closed() -> None:
         model = opened(provider, model_server)

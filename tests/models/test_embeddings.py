@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llmops.errors import ReplyError, RequestError
 from llmops.models.embeddings import decode_embeddings, encode_embeddings
+from llmops.models.wire import written
 from llmops.records import EmbeddingRequest, Embeddings, ImagePart, Usage
 from tests.model_server import VECTOR_EDITS, vectors_reply
 from tests.models.samples import IMAGE, JSON
@@ -36,7 +37,7 @@ def test_images_are_sent_as_data_urls() -> None:
 @pytest.mark.parametrize("inputs", [("text", PICTURE), ("half a pair \ud83d",), (ImagePart(image="/etc/x"),)])
 def test_what_no_service_takes_is_an_error_before_anything_is_sent(inputs: tuple[Any, ...]) -> None:
     with pytest.raises(RequestError) as caught:
-        encode_embeddings(EmbeddingRequest(inputs=inputs), "m")
+        written(encode_embeddings(EmbeddingRequest(inputs=inputs), "m"))
     assert caught.value.sent is False
 
 
