@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.banking import DATA, write_banking_project
-from benchmarks.measure import ROOT, alternating, line, llmops, model_server, ratio_of, worker
+from benchmarks.measure import ROOT, Spent, alternating, line, llmops, model_server, ratio_of, worker
+from benchmarks.peers import PEERS, Peer, installed
 from benchmarks.projects import EXACT, write_project
 from llmops.definitions.dataset import DatasetDefinition, read_cases
 
@@ -125,6 +126,35 @@ def thousand_cells(scratch: Path) -> None:
         line("  over a script with that loop, from start to end", str(ratio_of(commands, scripts)), "")
 
 
+def peers(scratch: Path) -> None:
+    """Other tools on the same work, where they are installed."""
+    found = installed()
+    for name in PEERS:
+        if name in found:
+            _beside(scratch / name, name, found[name])
+        else:
+            line(name, "skipped: its command is not on the PATH", "")
+
+
+def _beside(scratch: Path, name: str, peer: Peer) -> None:
+    made = iter(range(100))
+
+    def run(n: int, concurrency: int, url: str) -> Spent:
+        root = scratch / str(next(made))
+        root.mkdir(parents=True)
+        return peer(root, n, concurrency, url)
+
+    with model_server(0) as url:
+        some, more = run(100, 64, url).cpu_s, run(600, 64, url).cpu_s
+    line(f"{name}: CPU of one more 1,000 cells", f"{2 * (more - some):.1f} s", "")
+    with model_server(50) as url:
+        os.environ["BENCH_URL"] = url
+        spent = alternating(
+            2, lambda: run(1000, 32, url).wall_s, lambda: float(worker("bare", "1000", "32", url)["wall_s"])
+        )
+    line("  whole command over the bare loop", str(ratio_of(*spent)), "")
+
+
 def rerun(scratch: Path) -> None:
     """An unchanged re-run of 10,000 cells."""
     root = write_project(scratch / "rerun", cases=10_000, embedded=True)
@@ -194,6 +224,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "first": first_result,
     "throughput": throughput,
     "cells": thousand_cells,
+    "peers": peers,
     "rerun": rerun,
     "recording": recording,
     "memory": memory,
