@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.measure import Spent, spend
+from benchmarks.projects import ASKED
 
-ASKED = "Answer with one word only: yes, no."
 FAILED_ASSERTIONS = 100
 """What promptfoo exits with when all ran and some answers are not what was expected."""
 

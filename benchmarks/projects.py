@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+ASKED = "Answer with one word only: yes, no."
 EXACT = ("exact_match",)
 THREE = (*EXACT, "contains", "regex: {pattern: 'yes|no'}")
 
@@ -42,7 +43,7 @@ def write_project(
             "inputs: {text: string}\n"
             "parameters: {max_tokens: 8}\n"
             "messages:\n"
-            '  - {role: user, content: "Answer with one word only: yes, no. {{ text }}"}\n'
+            f'  - {{role: user, content: "{ASKED} {{{{ text }}}}"}}\n'
         ),
         "datasets/bench.dataset.yaml": "inputs: {text: string}\nexpected: {type: string}\n",
         "datasets/bench.jsonl": "".join(

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.projects import ASKED
 from llmops.definitions.project import Limits, ModelDefinition
 from llmops.models import open_model
 from llmops.records import Message, Request
@@ -25,7 +26,7 @@ from llmops.records import Message, Request
 
 def request(n: int) -> Request:
     """Return the request that the benchmark project makes of case n."""
-    text = f"Answer with one word only: yes, no. case number {n}"
+    text = f"{ASKED} case number {n}"
     return Request(messages=(Message(role="user", content=text),), parameters={"max_tokens": 8})
 
 

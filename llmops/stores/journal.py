@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from itertools import groupby, islice
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, update
@@ -38,7 +38,7 @@ from llmops.stores.rows import (
 )
 from llmops.stores.schema import bring_up_to_date
 from llmops.stores.shares import share_limits
-from llmops.stores.statements import Inserts, insert_for
+from llmops.stores.statements import Inserts, batches, insert_for
 from llmops.stores.tables import ACCOUNTS, CALLS, CELLS, OUTPUTS, RUNS, SCORES
 from llmops.stores.verdicts import Verdicts
 
@@ -158,14 +158,14 @@ class Journal:
                 )
                 return
             self._upsert_run(connection, run, revision=0)
-            for batch in _batches(cells, WRITE_BATCH):
+            for batch in batches(cells, WRITE_BATCH):
                 self._insert_cells(connection, run.id, batch)
 
         self._database.write(begin, Area.RUNS, again=False)  # the cells can be had but once
 
     def _insert_cells(self, connection: Connection, run_id: str, batch: Sequence[tuple[Cell, Case]]) -> None:
         cases = {cell.case_key: case for cell, case in batch}
-        self._inserts.cases.run(connection, [(key, to_json(vars(cases[key]))) for key in sorted(cases)])
+        self._inserts.cases.run(connection, [(key, to_json(cases[key])) for key in sorted(cases)])
         rows = [
             (run_id, c.position, escape(c.variant), c.repeat, escape(c.case_id), c.case_key, c.cell_id)
             for c, _ in batch
@@ -398,12 +398,6 @@ class Journal:
         the place of what we said before.
         """
         return {} if self._owner is None else share_limits(self._database, self._owner, learnt)
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _in_order(rows: Mapping[Any, T]) -> list[T]:

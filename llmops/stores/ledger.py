@@ -15,10 +15,11 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal
 from llmops.records import NOTHING, Call, CallState, Spent
 from llmops.stores.base import Area
 from llmops.stores.rows import ANSWERED_AT, Rows, account_row, call_of
+from llmops.stores.statements import batches
 from llmops.stores.tables import CALLS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
     from llmops.stores.base import Database
     from llmops.stores.statements import Inserts
@@ -60,7 +61,7 @@ class Ledger:
     def add_up(self, connection: Connection, rows: Rows, owner: str) -> None:
         """Put to an account what calls came to, before their ends are there: an end said twice counts once."""
         spent = {call_id: each for call_id, each in rows.spent.items() if each != NOTHING}
-        for some in _batches(list(spent) if rows.is_doubtful else []):
+        for some in batches(list(spent) if rows.is_doubtful else (), _BATCH):
             query = select(CALLS.c.id, CALLS.c.answered_at).where(CALLS.c.id.in_(some))
             for call_id, answered_at in connection.execute(query).all():
                 if answered_at == rows.calls[call_id][ANSWERED_AT]:
@@ -87,7 +88,7 @@ class Ledger:
             )
             left[owner] = left[owner].plus(lost)
             ids.append(call_id)
-        for some in _batches(ids):
+        for some in batches(ids, _BATCH):
             changes = {"state": str(CallState.UNKNOWN), "n_unknown": CALLS.c.n_unknown + 1}
             connection.execute(update(CALLS).where(CALLS.c.id.in_(some)).values(changes))
         self._inserts.accounts.run(connection, [account_row(owner, left[owner]) for owner in sorted(left)])
@@ -97,7 +98,7 @@ class Ledger:
         answered: dict[str, Call] = {}
         doubtful: dict[str, Call] = {}
         owners: dict[str, str] = {}
-        for some in _batches(list(call_ids)):
+        for some in batches(call_ids, _BATCH):
             for row in connection.execute(_KNOWN, {"ids": _filled_up(some), "owner": owner or ""}):
                 call = call_of(tuple(row))
                 if call.state is CallState.ANSWERED:
@@ -114,7 +115,7 @@ class Ledger:
         """Return the calls whose owners are at work, and give up those whose owners are gone."""
         alive = self._database.alive(connection, set(owners.values())) if owners else ()
         gone = [call_id for call_id, owner in owners.items() if owner not in alive]
-        for some in _batches(gone):
+        for some in batches(gone, _BATCH):
             self._give_up(connection, CALLS.c.id.in_(some))
         return owners.keys() - set(gone)
 
@@ -136,7 +137,3 @@ def _in_flight() -> ColumnElement[bool]:
 def _filled_up(ids: list[str]) -> list[str]:
     """Return ids, the last of them repeated up to a power of two: of few statements each connection keeps few."""
     return ids + ids[-1:] * ((1 << (len(ids) - 1).bit_length()) - len(ids))
-
-
-def _batches(call_ids: list[str]) -> Iterator[list[str]]:
-    return (call_ids[start : start + _BATCH] for start in range(0, len(call_ids), _BATCH))

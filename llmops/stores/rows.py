@@ -47,7 +47,8 @@ def _plain(value: object) -> object:
     if isinstance(value, Record):
         return value.__dict__
     if isinstance(value, BaseModel):  # definitions may keep what they have worked out beside their fields
-        return {name: getattr(value, name) for name in type(value).model_fields}
+        fields = value.__dict__
+        return {name: fields[name] for name in type(value).model_fields}
     if isinstance(value, datetime):
         return time_text(value)
     if isinstance(value, Mapping):

@@ -7,7 +7,7 @@ did so for every row would wait its turn for every row.
 from __future__ import annotations
 
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Dialect, Table, case, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,9 +16,11 @@ from llmops.records import CallState
 from llmops.stores.tables import ACCOUNTS, CALLS, CASES, CELLS, OUTPUTS, SCORES, SPANS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from llmops.stores.rows import Row
+
+T = TypeVar("T")
 
 MAX_ROWS = 64  # in one statement: 64 spans have 1,088 values, far below any database's limit
 
@@ -31,6 +33,13 @@ _INSERTS: Mapping[str, Callable[[Table], AnyInsert]] = {
     "sqlite": sqlite.insert,
 }
 _PARAMSTYLES: Mapping[str, str] = {"postgresql": "format", "sqlite": "qmark"}
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield items in their order, so many at a time."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def insert_for(dialect: Dialect, table: Table) -> AnyInsert:

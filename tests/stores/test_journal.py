@@ -706,6 +706,16 @@ def test_what_calls_came_to_counts_once_however_often_it_is_written_f55(journal:
     assert [journal.find_call(call.id) for call in ends] == ends
 
 
+def test_what_more_calls_came_to_than_one_statement_asks_for_counts_once_f55(journal: Journal) -> None:
+    rows = Rows()
+    for number in range(501):
+        rows.add_call(call_row(answered(call_of(str(number)))), Spent(n_calls=1))
+    with journal.hold("r1"):
+        for _ in range(2):
+            journal.commit(rows)
+        assert journal.account("r1") == Spent(n_calls=501)
+
+
 def test_the_first_answer_stays_f36(journal: Journal) -> None:
     call = call_of("one")
     apply(journal, Batch(calls=[answered(call, "first")]))
